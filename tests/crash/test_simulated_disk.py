@@ -1,0 +1,59 @@
+"""The simulated disk sees every call that there is, and sees it as it is."""
+
+from __future__ import annotations
+
+import inspect
+import os
+
+import pytest
+
+from crash.search import Run, record
+from crash.steps import Session
+from crash.workloads import ALL_SORTS, BY_NAME
+from crash.world import Clock, Folders, fixed
+from txstore.disk import Disk
+from txstore.testing.disk import SimulatedDisk
+
+#: Facts of the machine, which no fault and no crash changes.
+FACTS = {"boot_id", "file_system", "umask", "supports_locks"}
+
+
+def test_no_call_goes_past_it() -> None:
+    calls = {name for name, _ in inspect.getmembers(Disk, inspect.isfunction) if name[0] != "_"}
+    assert calls - set(vars(SimulatedDisk)) <= FACTS
+
+
+@pytest.mark.parametrize("level", ["segment", "file", "none"])
+def test_what_it_recorded_is_what_is_there(level: str) -> None:
+    folders, clock = Folders(), Clock()
+    try:
+        with folders.one() as root, fixed("as it is", clock):
+            disk = SimulatedDisk(root)
+            session = Session(root, disk, clock, level, (), None)
+            for step in ALL_SORTS.steps:
+                session.do(step)
+            session.close()
+            tree = disk.crashed()
+            found: dict[str, bytes | None] = {}
+            for top, folders_there, files in os.walk(root):
+                for name in folders_there:
+                    found[os.path.relpath(os.path.join(top, name), root)] = None
+                for name in files:
+                    path = os.path.join(top, name)
+                    with open(path, "rb") as file:
+                        found[os.path.relpath(path, root)] = file.read()
+        assert found == {path: tree.file(path) for path in tree.paths}
+    finally:
+        folders.close()
+
+
+def test_the_same_run_does_the_same_again() -> None:
+    folders = Folders()
+    try:
+        run = Run(BY_NAME["brief"], "segment")
+        first, second = (
+            [op for op in record(run, folders) if type(op).__name__ != "Write"] for _ in range(2)
+        )
+        assert first == second
+    finally:
+        folders.close()

@@ -1,0 +1,96 @@
+"""Several workers at one transfer, or at one name, at the same moment: exactly one is first.
+
+The moment is forced: whoever reaches the staged bytes waits there until the other has gone as far
+as he can without the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from crash.steps import Upload, message, upload
+from txstore import FileStoreManager
+from txstore.disk import Disk
+
+A = upload("a", "a.bin", 600, 700, 800)
+OLD = upload("old", "same.bin", 1100, 1700)
+NEW = upload("new", "same.bin", 900, 800)
+
+
+class Meeting(Disk):
+    """Lets two threads meet at a call, if both get there within a moment."""
+
+    def __init__(self, call: str, barrier: threading.Barrier) -> None:
+        self._call, self._barrier = call, barrier
+        self.met = False
+
+    def _meet(self, call: str) -> None:
+        if call != self._call or self.met:
+            return
+        with suppress(threading.BrokenBarrierError):  # the other waits for a lock, as it should
+            self._barrier.wait(0.3)
+        self.met = True
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        done = super().pwrite(fd, data, offset)
+        if len(data) < 10_000:
+            self._meet("pwrite")
+        return done
+
+    def rename(self, source: str, target: str, *, source_dir: int, target_dir: int) -> None:
+        if target != "none":
+            self._meet("rename")
+        super().rename(source, target, source_dir=source_dir, target_dir=target_dir)
+
+
+def _together(storage: Path, call: str, first: Upload, second: Upload, number: int) -> list[object]:
+    barrier = threading.Barrier(2)
+    managers = [FileStoreManager(storage, disk=Meeting(call, barrier)) for _ in range(2)]
+
+    def send(index: int, what: Upload) -> object:
+        try:
+            return managers[index].store_segment(message(what, number)).segments_received
+        except (ValueError, OSError) as error:
+            return error
+
+    try:
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(send, (0, 1), (first, second)))
+    finally:
+        for manager in managers:
+            manager.close()
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_one_segment_at_two_workers_is_taken_once(tmp_path: Path, number: int) -> None:
+    storage = tmp_path / "storage"
+    with FileStoreManager(storage) as manager:
+        for before in range(1, number):
+            manager.store_segment(message(A, before))
+    assert _together(storage, "pwrite", A, A, number) == [number, number]
+    with FileStoreManager(storage) as manager:
+        (status,) = manager.transfers()
+        assert status.segments_received == number
+        for after in range(number + 1, A.last + 1):
+            manager.store_segment(message(A, after))
+    assert (storage / A.name).read_bytes() == A.content
+
+
+def test_two_files_for_one_name_are_published_one_after_the_other(tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    with FileStoreManager(storage) as manager:
+        manager.store_segment(message(OLD, 1))
+        manager.store_segment(message(NEW, 1))
+    assert _together(storage, "rename", OLD, NEW, 2) == [2, 2]
+    content = (storage / "same.bin").read_bytes()
+    assert content in (OLD.content, NEW.content)
+    with FileStoreManager(storage) as manager:
+        for what in (OLD, NEW):
+            manager.store_segment(message(what, 2))
+        assert manager.transfers() == []
+    assert (storage / "same.bin").read_bytes() == content

@@ -1,0 +1,181 @@
+"""What stores are doing when they crash."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from crash.steps import Cancel, Close, Expire, Open, Pass, Send, Step, Upload, upload
+
+DAY = 86400.0
+
+
+class Workload(NamedTuple):
+    """A named list of steps.
+
+    :ivar working: working dir relative to the root; ``None``: the default
+    :ivar mounts: folders that cannot be renamed from or to
+    :ivar mixed: its managers have levels of their own
+    """
+
+    name: str
+    steps: tuple[Step, ...]
+    working: str | None = None
+    mounts: tuple[str, ...] = ()
+    mixed: bool = False
+
+    @property
+    def uploads(self) -> list[Upload]:
+        found: dict[str, Upload] = {}
+        for step in self.steps:
+            if isinstance(step, Send | Cancel):
+                found.setdefault(step.upload.file_id, step.upload)
+        return list(found.values())
+
+
+def _all(one: Upload, actor: int = 0) -> list[Step]:
+    return [Send(one, number, actor) for number in range(1, one.last + 1)]
+
+
+def _turns(*lists: list[Step]) -> list[Step]:
+    """One step of each in turn."""
+    out: list[Step] = []
+    for index in range(max(map(len, lists))):
+        out += [steps[index] for steps in lists if index < len(steps)]
+    return out
+
+
+def _workload(name: str, *steps: Step, **more: object) -> Workload:
+    return Workload(name, (Open(), *steps), **more)  # type: ignore[arg-type]
+
+
+A = upload("a", "a.bin", 1500, 700, 2100)
+B = upload("b", "deep/er/b.bin", 900, 1800)
+C = upload("c", "c.bin", 1300, 600, 1200)
+OLD = upload("old", "same.bin", 1100, 1700)
+NEW = upload("new", "same.bin", 1900, 800)
+ONE = upload("one", "one.bin", 2500)
+SAME_ONE = upload("same-one", "same.bin", 1600)
+EMPTY = upload("empty", "empty.bin", 0)
+HOLLOW = upload("hollow", "sub/hollow.bin", 0, 600, 0, 0)
+
+WORKLOADS = [
+    _workload("one transfer", *_all(A), Close()),
+    _workload("three at once", *_turns(_all(A), _all(B), _all(C))),
+    _workload("replaced", *_all(OLD), *_all(NEW), *_all(SAME_ONE), Send(NEW, 2)),
+    _workload("replaced while unfinished", *_turns(_all(OLD), _all(NEW)), Send(OLD, 2)),
+    _workload(
+        "cancelled", Send(A, 1), Send(B, 1), Cancel(A), Send(A, 1), Send(A, 2), Cancel(A), Cancel(C)
+    ),
+    _workload("small ones", *_all(EMPTY), *_all(ONE), *_all(HOLLOW), *_all(ONE)),
+    _workload(
+        "reopened in the middle",
+        Send(A, 1),
+        Send(A, 2),
+        Close(),
+        Open(),
+        Send(A, 2),
+        Send(A, 3),
+        Close(),
+        Open(),
+        Send(A, 3),
+    ),
+    _workload(
+        "other file system",
+        *_turns(_all(A), _all(B)),
+        *_all(ONE),
+        working="work",
+        mounts=("work",),
+    ),
+    _workload(
+        "expired",
+        Send(A, 1),
+        Send(A, 2),
+        Pass(8 * DAY),
+        Send(B, 1),
+        Expire(),
+        Send(B, 2),
+    ),
+    Workload(
+        "mixed levels",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Open(2, "file"),
+            Send(A, 1, 0),
+            Send(A, 1, 1),
+            Send(A, 2, 2),
+            Send(B, 1, 2),
+            Send(B, 2, 0),
+            Send(B, 2, 1),
+            Send(A, 2, 1),
+            Send(OLD, 1, 1),
+            Send(OLD, 2, 0),
+            Send(ONE, 1, 0),
+            Send(A, 3, 2),
+            Send(OLD, 2, 2),
+            Send(ONE, 1, 1),
+        ),
+        mixed=True,
+    ),
+]
+
+#: A little of everything, for faults at every call.
+ALL_SORTS = _workload(
+    "all sorts",
+    Send(A, 1),
+    Send(A, 2),
+    Send(A, 2),
+    Send(B, 1),
+    Send(C, 1),
+    Cancel(C),
+    Send(A, 3),
+    Send(A, 3),
+    Send(ONE, 1),
+    Close(),
+    Open(),
+    Send(B, 2),
+    Send(B, 2),
+)
+
+#: A file in one segment comes under the name of one whose publishing failed.
+LEFT_INTENT = _workload("left intent", Send(OLD, 1), Send(OLD, 2), Send(SAME_ONE, 1))
+
+#: Short ones, in which mutants are hunted.
+BRIEF = [
+    _workload("brief", *_all(B), *_all(ONE), Send(B, 2)),
+    _workload("brief replaced", *_all(OLD), *_all(SAME_ONE)),
+    _workload("brief cancelled", Send(A, 1), Send(A, 2), Cancel(A)),
+    Workload(
+        "brief repeats",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(ONE, 1, 1),
+            Send(B, 1, 0),
+            Send(B, 2, 0),
+            Send(B, 2, 1),
+        ),
+        mixed=True,
+    ),
+    Workload(
+        "brief mixed",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(ONE, 1, 1),
+            Send(A, 1, 0),
+            Send(A, 1, 1),
+            Send(C, 1, 1),
+            Cancel(C, 0),
+            Cancel(C, 1),
+            Send(B, 1, 0),
+            Send(B, 2, 0),
+            Send(B, 2, 1),
+            Send(A, 2, 1),
+            Send(A, 3, 0),
+        ),
+        mixed=True,
+    ),
+]
+
+BY_NAME = {one.name: one for one in [*WORKLOADS, ALL_SORTS, LEFT_INTENT, *BRIEF]}

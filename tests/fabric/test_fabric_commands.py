@@ -1,0 +1,192 @@
+"""The commands, as a person at a terminal uses them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fabric_broker import PATIENCE, Broker, MakeFile, wait_until
+
+from txstore.dxl import FileSender, FileTransferService, Link
+
+SEGMENT = 16 * 1024
+
+
+class Command:
+    """A command in a process of its own; ``output`` holds both its streams."""
+
+    def __init__(self, *arguments: object) -> None:
+        self.output: list[str] = []
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "txstore", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        self.output.extend(iter(self._process.stdout.readline, ""))
+
+    def wait_line(self, part: str) -> str:
+        """The first line of its output with ``part`` in it."""
+        wait_until(lambda: any(part in line for line in self.output), f"{part!r}: {self.output}")
+        return next(line for line in self.output if part in line)
+
+    def interrupt(self) -> None:
+        """Ctrl-C."""
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> tuple[int, str]:
+        """Exit code and output."""
+        code = self._process.wait(PATIENCE)
+        self._reader.join(PATIENCE)
+        return code, "".join(self.output)
+
+    def kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+
+
+def run(*arguments: object) -> tuple[int, str]:
+    """A command's exit code and output."""
+    return Command(*arguments).end()
+
+
+@pytest.fixture
+def service_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
+    return broker.config_dir(tmp_path / "service", {"storageDir": storage})
+
+
+@pytest.fixture
+def service(service_dir: Path) -> Iterator[FileTransferService]:
+    with FileTransferService(service_dir) as service:
+        assert service.run(PATIENCE)
+        yield service
+        assert service.stop()
+
+
+@pytest.mark.usefixtures("service")
+def test_send_files_get(
+    client_dir: Path, storage: Path, tmp_path: Path, make_file: MakeFile
+) -> None:
+    paths = [make_file(3 * SEGMENT, "one.bin"), make_file(10, "two.bin")]
+    code, output = run("send", *paths, "--config", client_dir, "--to", "sub/")
+    assert code == 0, output
+    assert "stored sub/one.bin: 48.0 KiB in 1 segments" in output
+    for path in paths:
+        assert (storage / "sub" / path.name).read_bytes() == path.read_bytes()
+
+    code, output = run("send", paths[0], "--config", client_dir, "--to", "sub/one.bin", "--quiet")
+    assert (code, output) == (0, "")
+
+    code, output = run("files", "--config", client_dir, "--json")
+    assert code == 0, output
+    listed = [json.loads(line) for line in output.splitlines()]
+    assert [(file["name"], file["size"]) for file in listed] == [
+        ("sub/one.bin", 3 * SEGMENT),
+        ("sub/two.bin", 10),
+    ]
+    code, output = run("files", "--config", client_dir)
+    assert [line.split()[-1] for line in output.splitlines()] == ["sub/one.bin", "sub/two.bin"]
+
+    target = tmp_path / "back"
+    code, output = run("get", "sub/one.bin", "--config", client_dir, "--output", target)
+    assert code == 0, output
+    assert hashlib.sha256(paths[0].read_bytes()).hexdigest() in output
+    assert target.read_bytes() == paths[0].read_bytes()
+
+
+@pytest.mark.usefixtures("service")
+def test_one_bad_file_does_not_stop_the_others(
+    client_dir: Path, storage: Path, make_file: MakeFile
+) -> None:
+    good = make_file(10, "good.bin")
+    (storage / "taken.bin").mkdir()
+    code, output = run(
+        *("send", make_file(10, "taken.bin"), good.parent / "missing.bin", good),
+        *("--config", client_dir),
+    )
+    assert code == 1
+    errors = [line for line in output.splitlines() if line.startswith("Error:")]
+    assert ["taken.bin" in errors[0], "missing.bin" in errors[1]] == [True, True]
+    assert (storage / "good.bin").read_bytes() == good.read_bytes()
+    code, output = run("get", "nothing", "--config", client_dir)
+    assert (code, output) == (1, "Error: No file 'nothing' is stored\n")
+
+
+def test_bad_usage_and_bad_configuration(tmp_path: Path, make_file: MakeFile) -> None:
+    path = make_file(10)
+    for arguments, code in (
+        (("send", path), 2),
+        (("send", path, "--config", tmp_path, "--segment-size", "much"), 2),
+        (("send", path, path, "--config", tmp_path), 2),
+        (("send", path, "--config", tmp_path), 78),
+        (("files", "--config", tmp_path), 78),
+        (("send", path, "--config", ""), 2),
+        (("send", path, "--config", tmp_path, "--segment-size", "0"), 2),
+        (("serve", ""), 2),
+        (("serve", tmp_path), 78),
+        (("cancel", "id", "--config", tmp_path), 78),
+    ):
+        assert run(*arguments)[0] == code, arguments
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])
+def test_ctrl_c_stops_and_a_second_one_cancels(
+    service: FileTransferService,
+    client_dir: Path,
+    storage: Path,
+    make_file: MakeFile,
+    again: bool,
+) -> None:
+    assert service.ready.is_set()
+    path = make_file(2000 * 1024)
+    arguments = ("send", path, "--config", client_dir, "--segment-size", "1KiB")
+    command = Command(*arguments)
+    try:
+        file_id = command.wait_line(": id ").split()[-1]
+        command.interrupt()
+        command.wait_line("the same command goes on from here")
+        if again:
+            command.interrupt()
+        code, output = command.end()
+    finally:
+        command.kill()
+    assert code == 130, output
+    with Link(client_dir, answer_timeout=2.0, retry_for=20.0) as link:
+        state = FileSender(link).status(file_id).state
+    assert not (storage / path.name).exists()
+    if again:
+        assert state == "unknown"
+        assert "cancelled" in output
+        return
+    assert state == "receiving"
+    code, output = run("cancel", file_id, "--config", client_dir)
+    assert code == 0, output
+    assert f"cancelled {file_id}" in output
+    code, output = run("cancel", file_id, "--config", client_dir)
+    assert code == 1
+    assert "no unfinished transfer" in output
+
+
+@pytest.mark.usefixtures("service")
+def test_the_same_command_goes_on(client_dir: Path, storage: Path, make_file: MakeFile) -> None:
+    path = make_file(2000 * 1024)
+    command = Command("send", path, "--config", client_dir, "--segment-size", "1KiB")
+    command.wait_line(": id ")
+    command.kill()
+    command.end()
+    code, output = run("send", path, "--config", client_dir)
+    assert code == 0, output
+    assert (storage / path.name).read_bytes() == path.read_bytes()

@@ -1,0 +1,250 @@
+"""What needs no broker: configuration, wire format, borders of the storage."""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from txstore import FileStoreManager, errors
+from txstore.dxl import ConfigError, ServiceConfig
+from txstore.dxl.protocol import (
+    ErrorKind,
+    ListedFile,
+    StatusAnswer,
+    StoredVersion,
+    Topics,
+    decode_json,
+    error_reply,
+)
+from txstore.sizes import parse_size
+from txstore.stored import StoredFiles
+
+
+def config(folder: Path, text: str) -> ServiceConfig:
+    (folder / "dxlfiletransferservice.config").write_text(text)
+    return ServiceConfig.load(folder)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    read = config(tmp_path, "[General]\nstorageDir = /s\nworkingDir =\nstoreTopic=\n")
+    assert read == ServiceConfig(str(tmp_path), "/s")
+    assert read.topics.store == "/opendxl-file-transfer/service/file-transfer/file/store"
+    assert read.topics.status == read.topics.store + "/status"
+    assert read.logging_config is None
+
+
+def test_every_option(tmp_path: Path) -> None:
+    read = config(
+        tmp_path,
+        "[General]\nstorageDir=s\nworkingDir=w\nstoreTopic=/t\ndurability=file\n"
+        "expireAfter=1.5h\nkeepCompleted=2d\nlockTimeout=5\nallowNetworkFs=yes\nmode=0660\n"
+        "maxFileSize=2G\nmaxTransfers=7\nshareGroup=g\n"
+        "[IncomingMessagePool]\nthreadCount=3\nqueueSize=4\n",
+    )
+    assert read == ServiceConfig(
+        config_dir=str(tmp_path),
+        storage_dir=os.path.abspath("s"),
+        working_dir=os.path.abspath("w"),
+        topics=Topics("/t"),
+        durability="file",
+        expire_after=5400,
+        keep_completed=172800,
+        lock_timeout=5,
+        allow_network_fs=True,
+        mode=0o660,
+        max_file_size=2 * 1024**3,
+        max_transfers=7,
+        share_group="g",
+        threads=3,
+        queue_size=4,
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("durability=always", "expireAfter=soon", "keepCompleted=-1", "lockTimeout=1w"),
+        *("allowNetworkFs=perhaps", "mode=99", "maxFileSize=big", "maxTransfers=0"),
+        *("shareGroup=a/b", "storeTopic=no/slash", "storeTopic=/all/#", "workingDir=%(missing)s"),
+    ],
+)
+def test_a_bad_option_is_named(tmp_path: Path, line: str) -> None:
+    with pytest.raises(ConfigError, match=line.split("=", maxsplit=1)[0]):
+        config(tmp_path, f"[General]\nstorageDir=/s\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "facts"),
+    [
+        (
+            errors.SequenceError(expected=3, received=5, file_id="i"),
+            ErrorKind.SEQUENCE,
+            {"expected": "3", "received": "5", "file_id": "i"},
+        ),
+        (
+            errors.RepeatMismatchError(expected=3, received=2, file_id="i"),
+            ErrorKind.REPEAT,
+            {"expected": "3", "received": "2", "file_id": "i"},
+        ),
+        (errors.StagingDamagedError("p", "i", "is gone"), ErrorKind.DAMAGED, {"file_id": "i"}),
+        (errors.LockTimeoutError("p", 3.0), ErrorKind.UNAVAILABLE, {}),
+        (OSError(28, "No space left on device"), ErrorKind.UNAVAILABLE, {}),
+        (ValueError("wrong"), ErrorKind.REFUSED, {}),
+        (RuntimeError("a bug"), ErrorKind.UNAVAILABLE, {}),
+    ],
+)
+def test_errors_tell_a_client_what_to_do(
+    error: Exception, kind: ErrorKind, facts: dict[str, str]
+) -> None:
+    reply = error_reply(error)
+    assert reply.text == str(error)
+    assert reply.fields == {"txstore": "1", "error": kind.value, **facts}
+
+
+def test_an_error_with_a_name_that_is_no_text_can_be_sent() -> None:
+    name = os.fsdecode(b"\xff.bin")
+    reply = error_reply(errors.FieldError(f"bad {name}", field="name", file_id=name))
+    assert reply.text.encode() == b"bad \\udcff.bin"
+    assert reply.fields["file_id"] == "\\udcff.bin"
+
+
+def test_answers_of_a_later_version_are_understood() -> None:
+    line = {"name": "n", "size": 1, "mtime_ns": 2, "sha256": None, "added": "later"}
+    assert ListedFile.from_json(line) == ListedFile("n", 1, 2, None)
+    status = {"file_id": "i", "state": "unknown", "added": 3}
+    assert StatusAnswer.from_json(status) == StatusAnswer("i", "unknown")
+    version = StoredVersion(1, 2, "aa")
+    assert StoredVersion.from_fields({**version.to_fields(), "added": "later"}) == version
+    with pytest.raises(ValueError, match="mtime_ns"):
+        StoredVersion.from_fields({"size": "1", "sha256": "aa"})
+
+
+def test_json_payloads() -> None:
+    assert decode_json(b'{"a": 1}\0') == {"a": 1}
+    assert decode_json(b"") == decode_json(None) == {}
+    for bad in (b"{", b"[]", b"\xff", b"[" * 100_000):
+        with pytest.raises(errors.FieldError):
+            decode_json(bad)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> StoredFiles:
+    storage = tmp_path / "storage"
+    for name in ("a.txt", "a/b/c", "a/d", "z", ".workdir/journal.db", ".txstore/staging/x"):
+        path = storage / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    (storage / "inner").symlink_to("a/b")
+    (storage / "absolute").symlink_to(storage / "a" / "d")
+    (storage / "up").symlink_to("a/b/../d")
+    (storage / "out").symlink_to("../outside")
+    (storage / "in-and-out").symlink_to("a/../../outside/secret")
+    (storage / "root").symlink_to("/")
+    (storage / "own").symlink_to(".workdir")
+    (storage / "one").symlink_to("two")
+    (storage / "two").symlink_to("one")
+    os.mkfifo(storage / "pipe")
+    return StoredFiles(str(storage), str(storage / ".workdir"))
+
+
+def test_files_come_in_order_and_go_on_after_any_name(tree: StoredFiles) -> None:
+    names = [file.name for file in tree.files()]
+    assert names == ["a/b/c", "a/d", "a.txt", "z"]
+    for number, name in enumerate(names):
+        assert [file.name for file in tree.files(name)] == names[number + 1 :]
+    assert [file.name for file in tree.files("a/c")] == names[1:]
+    assert [file.name for file in tree.files("a")] == names
+    assert [file.name for file in tree.files(limit=2)] == names[:2]
+    assert list(tree.files(limit=0)) == []
+    assert [(file.size, file.sha256) for file in tree.files(limit=1)] == [(5, None)]
+
+
+@pytest.mark.parametrize(
+    ("name", "holds"),
+    [
+        *(("a.txt", "a.txt"), ("./a//b/../d", "a/d"), ("inner/c", "a/b/c")),
+        *(("absolute", "a/d"), ("up", "a/d")),
+    ],
+)
+def test_opens_what_is_inside(tree: StoredFiles, name: str, holds: str) -> None:
+    opened = tree.open(name)
+    with opened.file as file:
+        assert file.read().decode() == holds
+        assert opened.size == len(holds)
+        assert not opened.changed()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../outside/secret", "out/secret", "in-and-out", "root/etc/passwd", "one", "/etc/passwd"),
+        *(".workdir/journal.db", ".txstore/staging/x", "own/journal.db", ".", "", "a\0b"),
+    ],
+)
+def test_opens_nothing_outside(tree: StoredFiles, name: str) -> None:
+    with pytest.raises(errors.NameRefusedError):
+        tree.open(name)
+
+
+def test_opens_nothing_but_files(tree: StoredFiles) -> None:
+    with pytest.raises(IsADirectoryError):
+        tree.open("a")
+    with pytest.raises(OSError, match="Not a regular file"):
+        tree.open("pipe")
+    for name in ("nothing", "a.txt/below"):
+        with pytest.raises((FileNotFoundError, NotADirectoryError)):
+            tree.open(name)
+
+
+def test_an_opened_file_stays_the_same_and_tells_if_it_was_written(
+    tree: StoredFiles, tmp_path: Path
+) -> None:
+    path = tmp_path / "storage" / "z"
+    opened = tree.open("z")
+    with opened.file as file:
+        (tmp_path / "other").write_text("other")
+        (tmp_path / "other").replace(path)
+        assert file.read() == b"z"
+        assert not opened.changed()
+    opened = tree.open("z")
+    with opened.file:
+        path.write_text("longer")
+        assert opened.changed()
+
+
+def test_a_folder_too_deep_for_any_name_does_not_stop_the_list(tmp_path: Path) -> None:
+    with FileStoreManager(tmp_path, durability="none") as store, ExitStack() as stack:
+        folder = os.open(tmp_path, os.O_RDONLY)
+        stack.callback(os.close, folder)
+        for _ in range(17):
+            os.mkdir("d" * 250, dir_fd=folder)
+            folder = os.open("d" * 250, os.O_RDONLY, dir_fd=folder)
+            stack.callback(os.close, folder)
+        os.close(os.open("deep", os.O_WRONLY | os.O_CREAT, dir_fd=folder))
+        (tmp_path / "e").touch()
+        stored = StoredFiles(str(tmp_path), store.working_dir, store.stored_sha256)
+        assert [file.name[-4:] for file in stored.files()] == ["deep", "e"]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        *(("0", 0), ("500", 500), ("7B", 7), ("2k", 2048), ("50 KiB", 51200)),
+        *(("1m", 2**20), ("2G", 2**31), ("3T", 3 * 2**40)),
+    ],
+)
+def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text", ["", "K", "-1", "1.5M", "1 KB", "0x10", "1e3", " 1", "\N{ARABIC-INDIC DIGIT ONE}"]
+)
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="is no size"):
+        parse_size(text)

@@ -1,0 +1,170 @@
+"""A disk that tells of every call before it is made, SQLite's statements included."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import signal
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from txstore.disk import Disk
+
+#: Calls that leave no trace on the disk: what a crash before one of them leaves is what it leaves
+#: before the next call that is not of them.
+READING = frozenset(
+    [
+        "boot_id",
+        "file_system",
+        "fstat",
+        "list_folder",
+        "open",
+        "open_folder",
+        "pread",
+        "read_link",
+        "stat",
+        "umask",
+    ]
+)
+
+
+class WatchedDisk(Disk):
+    """The real disk, with ``before`` called ahead of each operation.
+
+    Statements of SQLite come as the operation ``sql`` with the statement's text.
+    """
+
+    def __init__(self) -> None:
+        watched = self
+
+        class Cursor(sqlite3.Cursor):
+            def execute(self, sql: str, parameters: Any = (), /) -> Any:
+                watched.before("sql", sql)
+                return super().execute(sql, parameters)
+
+        class Connection(sqlite3.Connection):
+            def cursor(self, factory: Any = None) -> Any:
+                return super().cursor(factory or Cursor)
+
+            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
+                found: sqlite3.Cursor = self.cursor().execute(sql, parameters)
+                return found
+
+        self.sqlite_connection = Connection
+
+    def before(self, operation: str, *facts: Any) -> None:
+        """What a test wants to do ahead of an operation."""
+
+
+def _watched(name: str) -> Callable[..., Any]:
+    original = getattr(Disk, name)
+
+    def method(self: WatchedDisk, *args: Any, **options: Any) -> Any:
+        self.before(name, *args, *options.values())
+        return original(self, *args, **options)
+
+    return method
+
+
+for _name, _ in inspect.getmembers(Disk, inspect.isfunction):
+    setattr(WatchedDisk, _name, _watched(_name))
+
+
+class KillingDisk(WatchedDisk):
+    """Kills its process at the N-th operation that changes something, once ``armed``.
+
+    Before it; and a write counts twice, to be cut off in the middle the second time.
+
+    :param at: which one; 0: none
+    """
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at, self.count = at, 0
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation in READING:
+            return
+        self._step()
+        if operation == "pwrite":
+            self._step(*facts)
+
+    def _step(self, *write: Any) -> None:
+        self.count += 1
+        if self.count == self.at:
+            if write:
+                fd, data, offset = write
+                os.pwrite(fd, memoryview(data)[: len(data) // 2], offset)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class PausingDisk(WatchedDisk):
+    """Stops at the first statement that begins with some words, until it is told to go on.
+
+    :param words: how the statement begins
+    :param folder: where to meet whoever waits for the stop, and lets it go on
+    """
+
+    def __init__(self, words: str, folder: Path) -> None:
+        super().__init__()
+        self.words, self.folder = words, folder
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "sql" and facts[0].lstrip().startswith(self.words):
+            self.words = "nothing begins with this"
+            (self.folder / "stopped").write_text("")  # opening a FIFO waits for the other side
+            (self.folder / "go on").read_text()
+
+
+class Pause:
+    """The other side of a ``PausingDisk``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        os.mkfifo(folder / "stopped")
+        os.mkfifo(folder / "go on")
+
+    def reached(self) -> None:
+        """Wait until it has stopped."""
+        (self.folder / "stopped").read_text()
+
+    def end(self) -> None:
+        (self.folder / "go on").write_text("")
+
+
+class StoppingDisk(WatchedDisk):
+    """Stops one thread at an operation, for as long as the test likes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operation, self.words = "", ""
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == self.operation and (operation != "sql" or self.words in facts[0]):
+            self.operation = ""
+            self.reached.set()
+            self.go_on.wait(60)
+
+    @contextmanager
+    def stopped(
+        self, operation: str, call: Callable[[], object], *, words: str = ""
+    ) -> Iterator[None]:
+        """Have a thread make a call, and stop in the middle of it while the body runs.
+
+        :param words: of SQLite's statement, where that is the operation
+        """
+        self.operation, self.words = operation, words
+        thread = threading.Thread(target=call)
+        thread.start()
+        try:
+            assert self.reached.wait(60)
+            yield
+        finally:
+            self.go_on.set()
+            thread.join(60)
+            assert not thread.is_alive()

@@ -1,0 +1,282 @@
+"""What several test files share: messages, looking at a store from outside, other processes."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import multiprocessing
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import pytest
+from dxlclient.message import Request
+from hypothesis import settings
+
+from txstore import FileStoreManager, FileStoreSegmentResult
+from txstore.segment import Message
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+LEVELS = ("segment", "file", "none")
+
+#: Runs a test at each durability level.
+at_each_level = pytest.mark.parametrize("level", LEVELS)
+
+#: Whether this run is to do everything at full size.
+FULL = os.environ.get("TXSTORE_FULL") == "1"
+
+# Every run tries the same examples, so that a failure comes again.
+settings.register_profile(
+    "txstore",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    print_blob=True,
+    max_examples=1000 if FULL else 100,
+)
+settings.load_profile("txstore")
+
+#: Opens another manager over a test's storage dir: ``manager("file", lock_timeout=1)``.
+OpenStore = Callable[..., FileStoreManager]
+
+
+@contextmanager
+def opened_stores(storage_dir: Path) -> Iterator[OpenStore]:
+    """A way to open managers, all of which are closed at the end."""
+    with ExitStack() as opened:
+
+        def open_store(durability: str = "none", **options: Any) -> FileStoreManager:
+            return opened.enter_context(
+                FileStoreManager(storage_dir, durability=durability, **options)
+            )
+
+        yield open_store
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+@dataclass
+class PlainMessage:
+    """The two attributes that the store reads of a message."""
+
+    payload: Any
+    other_fields: Any
+
+
+def message(payload: Any = b"", **fields: Any) -> PlainMessage:
+    return PlainMessage(payload, fields)
+
+
+def request(payload: bytes = b"", **fields: str) -> Any:
+    """A real message, as a service gets it."""
+    made = Request("/test/store")
+    made.payload = payload
+    made.other_fields = fields
+    return made
+
+
+def claim(data: bytes, name: str = "file.bin") -> dict[str, str]:
+    """The fields that make a message the last one of a file with that content."""
+    return {
+        "result": "store",
+        "name": name,
+        "size": str(len(data)),
+        "hash_sha256": sha256(data),
+    }
+
+
+def transfer_messages(
+    data: bytes, size: int, *, name: str = "file.bin", file_id: str = "transfer"
+) -> list[PlainMessage]:
+    """A whole file as its messages; an empty one has one message too."""
+    parts = [data[start : start + size] for start in range(0, len(data), size)] or [b""]
+    messages = [
+        message(part, file_id=file_id, segment_number=str(number))
+        for number, part in enumerate(parts, 1)
+    ]
+    messages[-1].other_fields.update(claim(data, name))
+    return messages
+
+
+def send(store: FileStoreManager, messages: Iterable[Message]) -> FileStoreSegmentResult:
+    """Store messages in turn; the last answer."""
+    answers = [store.store_segment(one) for one in messages]
+    return answers[-1]
+
+
+def outcome(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exception:
+    """What a call answers, or the error that it raises."""
+    try:
+        return call(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001 - the error is the outcome
+        return error
+
+
+# --- a store seen from outside -------------------------------------------------------------------
+
+
+class Entry(NamedTuple):
+    """One name in a folder; ``content`` is a file's bytes or a link's target."""
+
+    mode: str
+    inode: int
+    content: bytes
+
+
+def tree(folder: str | Path) -> dict[str, Entry]:
+    """Everything below a folder, but not the lock files, which are made when first needed.
+
+    The journal's own files are listed without their content: a process that closes a descriptor of
+    one drops SQLite's locks on it.
+    """
+    found = {}
+    for path in sorted(Path(folder).rglob("*")):
+        status = path.lstat()
+        content = b""
+        if path.parent.name == "locks":
+            continue
+        if path.is_symlink():
+            content = os.fsencode(os.readlink(path))
+        elif path.is_file() and not path.name.startswith("journal.db"):
+            content = path.read_bytes()
+        found[str(path.relative_to(folder))] = Entry(
+            stat.filemode(status.st_mode), status.st_ino, content
+        )
+    return found
+
+
+def published(store: FileStoreManager) -> dict[str, bytes]:
+    """The files that readers of the storage see: all but the store's own folders."""
+    own = {store.working_dir, os.path.join(store.storage_dir, ".txstore")}
+    found = {}
+    for folder, folders, files in os.walk(store.storage_dir):
+        folders[:] = [name for name in folders if os.path.join(folder, name) not in own]
+        for name in files:
+            path = Path(folder, name)
+            found[str(path.relative_to(store.storage_dir))] = path.read_bytes()
+    return found
+
+
+def folders(store: FileStoreManager) -> set[str]:
+    """The folders that readers of the storage see."""
+    own = (store.working_dir, os.path.join(store.storage_dir, ".txstore"))
+    return {
+        str(path.relative_to(store.storage_dir))
+        for path in Path(store.storage_dir).rglob("*")
+        if path.is_dir() and not path.is_symlink() and not str(path).startswith(own)
+    }
+
+
+def staged(store: FileStoreManager) -> list[bytes]:
+    """The content of all staging files."""
+    places = (Path(store.working_dir, "staging"), Path(store.storage_dir, ".txstore", "staging"))
+    return [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
+
+
+@contextmanager
+def journal_copy(working_dir: str | Path) -> Iterator[sqlite3.Connection]:
+    """The journal as it is now, read from a copy that another process makes."""
+    with tempfile.TemporaryDirectory() as folder:
+        names = [name for name in os.listdir(working_dir) if name.startswith("journal.db")]
+        paths = [str(Path(working_dir, name)) for name in names if not name.endswith("-shm")]
+        subprocess.run(["cp", *paths, folder], check=True)
+        with closing(sqlite3.connect(Path(folder, "journal.db"))) as connection:
+            yield connection
+
+
+def journal(working_dir: str | Path) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows of all tables of the journal."""
+    with journal_copy(working_dir) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
+        return {
+            name: connection.execute(f'SELECT * FROM "{name}" ORDER BY rowid').fetchall()
+            for (name,) in tables
+        }
+
+
+def everything(store: FileStoreManager) -> tuple[object, ...]:
+    """The whole state of a store, to compare with what it is later."""
+    folders = {store.storage_dir, store.working_dir}
+    return (*(tree(folder) for folder in sorted(folders)), journal(store.working_dir))
+
+
+def descriptors() -> list[str]:
+    """What this process has open."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{name}"))
+        except FileNotFoundError:
+            continue  # of the listing itself
+    return sorted(found)
+
+
+# --- other processes -----------------------------------------------------------------------------
+
+
+class NotAllowedHereError(Exception):
+    """This machine does not let the test do what it needs; the text says what."""
+
+
+def in_process(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Call a module's function in a fresh process of its own; answer or error come back."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(call, *args, **kwargs).result()
+        except NotAllowedHereError as error:
+            pytest.skip(str(error))
+
+
+def become_user(uid: int, gid: int) -> None:
+    """Give up root, in a process of one's own."""
+    if os.geteuid() != 0:
+        raise NotAllowedHereError("only root can become another user")
+    # What Python imports when it is first needed may lie where only root can read it.
+    with tempfile.TemporaryDirectory() as folder, FileStoreManager(folder):
+        pass
+    os.setgroups([])
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+
+
+_CLONE_NEWNS, _CLONE_NEWUSER = 0x00020000, 0x10000000
+
+
+def get_own_mounts() -> None:
+    """Have what this process mounts be seen by no other."""
+    uid, gid = os.geteuid(), os.getegid()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNS) != 0:
+        raise NotAllowedHereError(f"no user namespace: {os.strerror(ctypes.get_errno())}")
+    for name, text in (
+        ("setgroups", "deny"),
+        ("uid_map", f"0 {uid} 1"),
+        ("gid_map", f"0 {gid} 1"),
+    ):
+        Path("/proc/self", name).write_text(text, encoding="ascii")
+    mount("--make-rprivate", "/")
+
+
+def mount(*args: str | Path) -> None:
+    """Run ``mount``, after ``get_own_mounts``."""
+    if shutil.which("mount") is None:
+        raise NotAllowedHereError("there is no mount command")
+    done = subprocess.run(["mount", *map(str, args)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise NotAllowedHereError(f"mounting is not allowed: {done.stderr.strip()}")

@@ -1,0 +1,83 @@
+"""A working dir on a network file system is refused: locks there do not reach other machines."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from support import message, published, send, transfer_messages
+
+from txstore import FileStoreManager
+from txstore.disk import NETWORK_FILE_SYSTEMS, Disk
+from txstore.errors import NetworkFileSystemError
+
+
+class NetworkDisk(Disk):
+    """A disk on which one folder, and what is below it, is mounted from elsewhere."""
+
+    def __init__(self, folder: Path, fstype: str) -> None:
+        self._folder, self._fstype = folder, fstype
+
+    def file_system(self, fd: int) -> str:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        return self._fstype if path.is_relative_to(self._folder) else super().file_system(fd)
+
+
+@pytest.mark.parametrize("fstype", sorted(NETWORK_FILE_SYSTEMS))
+def test_a_working_dir_on_a_network_is_refused(tmp_path: Path, fstype: str) -> None:
+    with pytest.raises(NetworkFileSystemError) as caught:
+        FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, fstype))
+    assert caught.value.path == str(tmp_path / ".workdir")
+    assert caught.value.fstype == fstype
+    assert isinstance(caught.value, OSError)
+    assert caught.value.errno == errno.EOPNOTSUPP
+
+
+def test_the_refusal_says_why_and_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NetworkFileSystemError) as caught:
+        FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, "nfs4"))
+    text = str(caught.value)
+    assert str(tmp_path / ".workdir") in text
+    assert "nfs4" in text
+    for word in ("lock", "working dir", "local", "allow_network_fs"):
+        assert word in text, f"{word!r} is missing in {text!r}"
+
+
+def test_a_refused_store_has_no_journal_and_no_locks(tmp_path: Path) -> None:
+    with pytest.raises(NetworkFileSystemError):
+        FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, "nfs4"))
+    assert list((tmp_path / ".workdir").iterdir()) == []
+    FileStoreManager(tmp_path).close()  # and the same folders can be used once they are local
+
+
+def test_the_caller_may_say_otherwise(tmp_path: Path) -> None:
+    disk = NetworkDisk(tmp_path, "nfs4")
+    with FileStoreManager(tmp_path, allow_network_fs=True, disk=disk) as store:
+        send(store, transfer_messages(b"over the network", 5, name="file"))
+        assert published(store) == {"file": b"over the network"}
+
+
+def test_only_the_working_dir_must_be_local(tmp_path: Path) -> None:
+    """Published files may lie on a network: what needs locks is below the working dir."""
+    storage, working = tmp_path / "storage", tmp_path / "working"
+    with FileStoreManager(storage, working, disk=NetworkDisk(storage, "nfs4")) as store:
+        store.store_segment(message(b"x", segment_number="1"))
+    with pytest.raises(NetworkFileSystemError):
+        FileStoreManager(storage, working, disk=NetworkDisk(working, "nfs4"))
+
+
+@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", ""])
+def test_local_and_unknown_file_systems_are_taken(tmp_path: Path, fstype: str) -> None:
+    FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, fstype)).close()
+
+
+def test_the_file_system_is_the_one_that_holds_the_folder() -> None:
+    for folder, wanted in (("/proc", "proc"), ("/sys", "sysfs")):
+        if os.path.ismount(folder):
+            fd = os.open(folder, os.O_RDONLY)
+            try:
+                assert Disk().file_system(fd) == wanted
+            finally:
+                os.close(fd)

@@ -1,0 +1,154 @@
+"""Every code block of README.md is run, in order, in one folder: a checkout as a new user has it.
+
+Two blocks begin with ``python3 -m venv``.  The one with the test command is what ``.ci/run`` runs,
+word by word; running it here would never end.  In the other one the environment is made for real
+under ``TXSTORE_CI=1`` and ``TXSTORE_FULL=1``; otherwise it is one that shares the dependencies
+with this Python, so that neither time nor a registry is needed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from environments import install, make_environment
+
+from txstore.cli.commands import txstore
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+FOR_REAL = bool(os.environ.get("TXSTORE_CI") or os.environ.get("TXSTORE_FULL"))
+SET_UP = re.compile(
+    r"python3 -m venv \.venv && \.venv/bin/pip install -q '\.\[(?P<extras>[a-z,]+)\]'"
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: its language, what it says, and the line that it begins on."""
+
+    language: str
+    text: str
+    line: int
+
+    @property
+    def is_test_command(self) -> bool:
+        return "-m pytest" in self.text
+
+
+def blocks() -> list[Block]:
+    """All fenced blocks of the README."""
+    text = README.read_text(encoding="utf-8")
+    found = re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the working tree, without what a clone would not have, as the current folder."""
+    folder = tmp_path / "txstore"
+    ignored = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
+    shutil.copytree(ROOT, folder, ignore=ignored)
+    shutil.copytree(ROOT / ".ci", folder / ".ci", ignore=shutil.ignore_patterns("venv*"))
+    monkeypatch.chdir(folder)
+    # `txstore` and `python` after the set-up are those that it installed.
+    monkeypatch.setenv("PATH", f"{folder / '.venv' / 'bin'}:{os.environ['PATH']}")
+    for name in ("PYTHONPATH", "VIRTUAL_ENV"):
+        monkeypatch.delenv(name, raising=False)
+    return folder
+
+
+def test_every_block_is_of_a_kind_that_is_run() -> None:
+    assert [b for b in blocks() if b.language not in ("bash", "console", "python")] == []
+
+
+def test_there_is_one_test_command_and_it_is_what_ci_runs() -> None:
+    [block] = [block for block in blocks() if block.is_test_command]
+    [command] = block.text.splitlines()
+    # What .ci/run does to find it:
+    found = subprocess.run(
+        ["grep", "-m1", "-e", "-m pytest", README], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.rstrip("\n") == command
+    assert "TXSTORE_CI_COMMAND=$(grep -m1 -e '-m pytest' README.md)" in (
+        ROOT / ".ci" / "run"
+    ).read_text(encoding="utf-8")
+    assert os.environ.get("TXSTORE_CI_COMMAND", command) == command
+
+
+@pytest.mark.usefixtures("checkout")
+def test_every_code_block_runs() -> None:
+    names: dict[str, Any] = {"__name__": "__main__"}
+    to_run = [block for block in blocks() if not block.is_test_command]
+    assert to_run
+    for block in to_run:
+        where = f"README.md:{block.line}"
+        if block.language == "python":
+            run_python(block, names, where)
+        elif block.language == "bash":
+            run_bash(block.text, where)
+        else:
+            run_console(block.text, where)
+
+
+def run_python(block: Block, names: dict[str, Any], where: str) -> None:
+    """Run it in the names that earlier blocks left."""
+    code = compile("\n" * (block.line - 1) + block.text, where, "exec")
+    with contextlib.redirect_stdout(io.StringIO()):
+        exec(code, names)
+
+
+def run_bash(text: str, where: str) -> str:
+    """Run it as pasted, the set-up adapted as said above, and return what it printed."""
+    process = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", adapted(text)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, f"{where}:\n{text}\n{process.stdout}"
+    return process.stdout
+
+
+def run_console(text: str, where: str) -> None:
+    """Run what follows each ``$``, and compare the lines below it; ``...`` stands for anything."""
+    for session in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        command, _, expected = session.partition("\n")
+        while command.endswith("\\"):
+            more, _, expected = expected.partition("\n")
+            command += "\n" + more.removeprefix("> ")
+        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
+        printed = run_bash(command, where).strip()
+        assert re.fullmatch(pattern, printed, re.DOTALL), f"{where}:\n{command}\n{printed}"
+
+
+def adapted(text: str) -> str:
+    """`text` with an environment that is there already, unless it is to be made for real."""
+    if FOR_REAL or (found := SET_UP.search(text)) is None:
+        return text
+    # What is installed is this checkout, as the block says.
+    install(make_environment(Path(".venv").absolute()), f".[{found['extras']}]")
+    return text.replace(found[0], "true")
+
+
+def test_every_command_and_option_is_described() -> None:
+    text = README.read_text(encoding="utf-8")
+    context = click.Context(txstore)
+    for name in txstore.list_commands(context):
+        command = txstore.get_command(context, name)
+        assert command is not None
+        assert f"`txstore {name}" in text
+        for option in command.params:
+            if isinstance(option, click.Option):
+                assert option.opts[0] in text, f"{name} {option.opts[0]}"

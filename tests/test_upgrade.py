@@ -1,0 +1,346 @@
+"""Older journals are upgraded when they are opened: in one step, whoever is killed or waiting."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import filelock
+import pytest
+from crew import Worker, WorkerDiedError, cut, last, segment, staging_files, visible, wait_for
+from data import make_journal_0001 as first
+from seam import Pause, PausingDisk, WatchedDisk
+from support import at_each_level, sha256
+
+from txstore import FileStoreManager
+from txstore.errors import LockTimeoutError, SequenceError
+from txstore.journal import schema
+from txstore.journal.upgrade import migrations_folder
+
+KEPT = Path(__file__).parent / "data" / "journal-0001.db"
+HALF = first.OPEN_DATA[: 2 * first.OPEN_SEGMENT]
+REST = first.OPEN_DATA[2 * first.OPEN_SEGMENT :]
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    """A store as a worker of the first version left it."""
+    storage = tmp_path / "storage"
+    working = storage / ".workdir"
+    for name in ("staging", "locks"):
+        (working / name).mkdir(parents=True)
+    shutil.copy(KEPT, working / "journal.db")
+    (working / "staging" / first.OPEN_STAGING).write_bytes(HALF + b"never recorded")
+    (working / "staging" / first.LEFT_STAGING).write_bytes(first.LEFT_DATA)
+    (storage / "done").write_bytes(first.DONE_DATA)
+    return storage
+
+
+@pytest.fixture
+def quiet(storage: Path) -> Path:
+    """The same without the intent, so that opening it upgrades it and does nothing else."""
+    with closing(sqlite3.connect(journal_of(storage))) as connection, connection:
+        connection.execute("DELETE FROM transfer WHERE file_id = ?", (first.LEFT,))
+    (storage / ".workdir" / "staging" / first.LEFT_STAGING).unlink()
+    return storage
+
+
+def journal_of(storage: Path) -> Path:
+    return storage / ".workdir" / "journal.db"
+
+
+def content(journal: Path) -> list[str]:
+    """Schema and rows of a journal, without touching it."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (journal, journal.with_name(journal.name + "-wal")):
+            if path.exists():
+                shutil.copy(path, folder)
+        with closing(sqlite3.connect(Path(folder, journal.name))) as connection:
+            return sorted(connection.iterdump())
+
+
+def revision(journal: Path) -> str:
+    [found] = [line for line in content(journal) if 'INTO "alembic_version"' in line]
+    return found.split("'")[1]
+
+
+def finish(store: FileStoreManager | Worker) -> None:
+    """Go on with what was on its way, to its end."""
+    answer = store.store_segment(last(first.OPEN, 3, REST, "open", first.OPEN_DATA))
+    assert answer.file_result == "store"
+
+
+ALL = {"done": first.DONE_DATA, "open": first.OPEN_DATA, "folder/left": first.LEFT_DATA}
+
+
+def test_script_makes_the_kept_journal(tmp_path: Path) -> None:
+    first.make(tmp_path / "made.db")
+    assert content(tmp_path / "made.db") == content(KEPT)
+    assert revision(KEPT) == "0001" != schema.REVISION
+
+
+# --- what was on its way -------------------------------------------------------------------------
+
+
+class ReadingDisk(WatchedDisk):
+    """Knows how many bytes were read of each file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: dict[str, int] = {}
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "pread":
+            name = os.path.basename(os.readlink(f"/proc/self/fd/{facts[0]}"))
+            self.read[name] = self.read.get(name, 0) + facts[1]
+
+
+@at_each_level
+def test_transfer_of_the_first_version_is_found_verified_and_finished(
+    storage: Path, level: str
+) -> None:
+    disk = ReadingDisk()
+    with FileStoreManager(storage, durability=level, disk=disk) as store:
+        [found] = [one for one in store.transfers() if one.file_id == first.OPEN]
+        assert (found.segments_received, found.bytes_received) == (2, len(HALF))
+        assert (found.created_at.timestamp(), found.sha256) == (first.WHEN, sha256(HALF))
+        assert first.OPEN_STAGING not in disk.read
+        # Nothing tells whether a power loss has been over its bytes.
+        finish(store)
+        assert disk.read[first.OPEN_STAGING] >= len(HALF)
+        assert visible(storage) == ALL
+        assert store.transfers() == []
+    assert staging_files(storage / ".workdir") == []
+    assert revision(journal_of(storage)) == schema.REVISION
+
+
+@at_each_level
+def test_last_segment_of_the_first_version_is_answered_again(storage: Path, level: str) -> None:
+    with FileStoreManager(storage, durability=level) as store:
+        message = segment(first.OPEN, 2, HALF[first.OPEN_SEGMENT :])
+        assert store.store_segment(message).segments_received == 2
+        finish(store)
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
+@at_each_level
+def test_transfer_whose_bytes_do_not_verify_is_dropped(
+    storage: Path, level: str, damage: str
+) -> None:
+    staged = storage / ".workdir" / "staging" / first.OPEN_STAGING
+    if damage == "changed":
+        staged.write_bytes(HALF[:-1] + bytes([HALF[-1] ^ 1]))
+    elif damage == "cut":
+        os.truncate(staged, len(HALF) - 1)
+    else:
+        staged.unlink()
+    with FileStoreManager(storage, durability=level) as store:
+        with pytest.raises(SequenceError) as caught:
+            finish(store)
+        assert caught.value.expected == 1
+        assert store.status(first.OPEN) is None
+        assert store.transfers() == []
+        assert staging_files(storage / ".workdir") == []
+        for message in cut(first.OPEN_DATA, 3, file_id=first.OPEN, name="open"):
+            store.store_segment(message)
+    assert visible(storage) == ALL
+
+
+@at_each_level
+def test_publish_that_the_first_version_left_is_carried_out(storage: Path, level: str) -> None:
+    with FileStoreManager(storage, durability=level):
+        assert visible(storage)["folder/left"] == first.LEFT_DATA
+
+
+def test_publish_whose_bytes_do_not_verify_is_not_carried_out(storage: Path) -> None:
+    left = storage / ".workdir" / "staging" / first.LEFT_STAGING
+    left.write_bytes(first.LEFT_DATA[:-1] + b"?")
+    with FileStoreManager(storage) as store:
+        assert "folder/left" not in visible(storage)
+        # Its first segment is there, as it was acknowledged.
+        store.store_segment(
+            last(first.LEFT, 2, first.LEFT_DATA[100:], "folder/left", first.LEFT_DATA)
+        )
+    assert visible(storage)["folder/left"] == first.LEFT_DATA
+
+
+@at_each_level
+def test_last_message_of_the_first_version_is_answered_again(storage: Path, level: str) -> None:
+    found = os.stat(storage / "done")
+    with closing(sqlite3.connect(journal_of(storage))) as connection, connection:
+        connection.execute(
+            "UPDATE completion SET inode = ?, mtime_ns = ?", (found.st_ino, found.st_mtime_ns)
+        )
+    # Further segments would have been of the same size.
+    end = last(first.DONE, 2, first.DONE_DATA[first.DONE_SEGMENT :], "done", first.DONE_DATA)
+    with FileStoreManager(storage, durability=level) as store:
+        assert store.store_segment(end).file_result == "store"
+    assert os.stat(storage / "done").st_ino == found.st_ino
+
+
+# --- killed on the way ---------------------------------------------------------------------------
+
+
+class ExitingDisk(WatchedDisk):
+    """Ends its process, without a word, after the N-th statement of the upgrade's transaction."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self.after, self.done = after, -1
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "sql" and (self.done >= 0 or facts[0].startswith("BEGIN")):
+            self.done += 1
+            if self.done == self.after:
+                os._exit(9)
+
+
+def test_upgrade_killed_after_any_statement_leaves_the_old_or_the_new_journal(
+    quiet: Path, tmp_path: Path
+) -> None:
+    old, new = content(journal_of(quiet)), upgraded(quiet, tmp_path / "upgraded")
+    found = old
+    count = 0
+    while found != new:
+        place = tmp_path / str(count)
+        shutil.copytree(quiet, place)
+        with pytest.raises(WorkerDiedError) as died:
+            Worker(place, disk=partial(ExitingDisk, count), durability="none")
+        assert died.value.code == 9
+        found = content(journal_of(place))
+        assert found in (old, new), f"neither the old nor the new after statement {count}"
+        with FileStoreManager(place, durability="none") as store:
+            finish(store)
+        count += 1
+    assert count > 15, "the upgrade has more statements than that"
+
+
+def upgraded(storage: Path, copy: Path) -> list[str]:
+    """The content of a journal after opening has upgraded it."""
+    shutil.copytree(storage, copy)
+    FileStoreManager(copy, durability="none").close()
+    return content(journal_of(copy))
+
+
+# --- while others want it ------------------------------------------------------------------------
+
+
+@contextmanager
+def journal_lock(storage: Path) -> Iterator[Path]:
+    """Hold the lock that writers of the journal take; its path."""
+    path = storage / ".workdir" / "locks" / "journal"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        assert filelock.lock_descriptor(fd, blocking=False)
+        yield path
+    finally:
+        os.close(fd)
+
+
+def has_open(pid: int, path: Path) -> bool:
+    """Whether a process has a file open; also if it has ended: then it will not have."""
+    folder = f"/proc/{pid}/fd"
+    try:
+        return any(os.readlink(f"{folder}/{fd}") == str(path) for fd in os.listdir(folder))
+    except FileNotFoundError:
+        return has_open(pid, path) if os.path.exists(folder) else False
+
+
+def test_processes_that_open_an_old_journal_at_once_all_work(storage: Path) -> None:
+    with ExitStack() as stack:
+        with journal_lock(storage) as lock:
+            workers = [
+                stack.enter_context(Worker(storage, durability="none", wait=False))
+                for _ in range(5)
+            ]
+            for worker in workers:
+                wait_for(lambda worker=worker: has_open(worker.pid, lock))  # type: ignore[misc]
+            assert revision(journal_of(storage)) == "0001"
+        for worker in workers:
+            worker.opened()
+        messages = cut(b"shared" * 100, 10, file_id="shared", name="shared")
+        for number, message in enumerate(messages):
+            workers[number % 5].store_segment(message)
+        finish(workers[0])
+    assert visible(storage) == ALL | {"shared": b"shared" * 100}
+    assert revision(journal_of(storage)) == schema.REVISION
+
+
+def test_workers_that_come_while_an_upgrade_runs_wait_for_it(storage: Path, tmp_path: Path) -> None:
+    pause = Pause(tmp_path)
+    upgrading = Worker(
+        storage, disk=partial(PausingDisk, "ALTER TABLE completion", tmp_path), wait=False
+    )
+    pause.reached()
+    with pytest.raises(LockTimeoutError):
+        Worker(storage, lock_timeout=0.05)
+    waiting = Worker(storage, wait=False)
+    lock = storage / ".workdir" / "locks" / "journal"
+    wait_for(lambda: has_open(waiting.pid, lock))
+    assert revision(journal_of(storage)) == "0001"
+    pause.end()
+    with upgrading, waiting:
+        upgrading.opened()
+        waiting.opened()
+        waiting.store_segment(segment("new", 1, b"1"))
+        upgrading.store_segment(segment("new", 2, b"2"))
+        finish(waiting)
+
+
+def test_killed_upgrade_holds_nobody_up(storage: Path, tmp_path: Path) -> None:
+    pause = Pause(tmp_path)
+    upgrading = Worker(
+        storage, disk=partial(PausingDisk, "ALTER TABLE completion", tmp_path), wait=False
+    )
+    pause.reached()
+    with Worker(storage, wait=False) as waiting:
+        wait_for(lambda: has_open(waiting.pid, storage / ".workdir" / "locks" / "journal"))
+        upgrading.kill()
+        waiting.opened()
+        finish(waiting)
+    assert visible(storage) == ALL
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def alembic(storage: Path) -> subprocess.Popen[str]:
+    """Start the command that ``migrations/env.py`` tells of."""
+    command = ["alembic", "-x", f"working_dir={storage / '.workdir'}", "upgrade", "head"]
+    return subprocess.Popen(
+        [sys.executable, "-m", *command],
+        cwd=migrations_folder(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+
+
+def test_bare_alembic_waits_for_the_journal_lock(storage: Path) -> None:
+    with journal_lock(storage) as lock:
+        process = alembic(storage)
+        wait_for(lambda: process.poll() is not None or has_open(process.pid, lock))
+        assert process.poll() is None, process.communicate()[0]
+        assert revision(journal_of(storage)) == "0001"
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert revision(journal_of(storage)) == schema.REVISION
+
+
+def test_bare_alembic_upgrades_as_opening_does(quiet: Path, tmp_path: Path) -> None:
+    expected = upgraded(quiet, tmp_path / "upgraded")
+    process = alembic(quiet)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert content(journal_of(quiet)) == expected
+    with FileStoreManager(quiet) as store:
+        finish(store)

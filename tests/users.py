@@ -1,0 +1,32 @@
+"""Tests as users of txstore write and run them: in a folder and a pytest of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+
+def run_pytest(folder: Path, *args: str) -> str:
+    """Run the tests in a folder; what pytest printed.  A failure of theirs shows all of it."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST")}
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), *sys.path]))
+    # Where txstore is installed, pytest finds the fixtures by themselves.
+    installed = any(one.value == "txstore.testing.plugin" for one in entry_points(group="pytest11"))
+    plugin = [] if installed else ["-p", "txstore.testing.plugin"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin, *args],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    return done.stdout

@@ -1,0 +1,320 @@
+"""The ``txstore`` command; of ``put``, ``ls`` and ``cancel`` also arguments, output, exit codes.
+
+Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, 130 stopped by Ctrl-C.
+The commands for a fabric are in :mod:`txstore.dxl.commands`, and load its library when they run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict
+from datetime import datetime, timezone
+from types import FrameType
+
+import click
+
+from txstore import FileStoreManager, TransferStatus
+from txstore.cli.display import display, human, shown
+from txstore.cli.options import Command, folder, segment_size
+from txstore.cli.problems import EXPECTED, explain
+from txstore.cli.source import Source
+from txstore.dxl import commands as fabric
+from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
+
+_INTERRUPTED = 130
+
+
+def _folders(*, required: bool = True) -> Callable[[Command], Command]:
+    """The options that say which store is meant."""
+    storage = click.option(
+        "--storage-dir",
+        required=required,
+        callback=folder,
+        metavar="DIR",
+        help="Folder that finished files appear in.",
+    )
+    working = click.option(
+        "--working-dir",
+        callback=folder,
+        metavar="DIR",
+        help="Folder of the journal and of unfinished transfers. [default: .workdir in the former]",
+    )
+    return lambda command: storage(working(command))
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="txstore", message="%(prog)s %(version)s")
+def txstore() -> None:
+    """Store files so that they survive being interrupted at any moment."""
+
+
+@txstore.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@_folders()
+@click.option("--name", help="Name to store the (only) FILE under. [default: its base name]")
+@click.option(
+    "--segment-size",
+    callback=segment_size,
+    default="1MiB",
+    show_default=True,
+    metavar="BYTES",
+    help="Bytes a message, also as 50KiB or 1MiB; at most 1GiB.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["segment", "file", "none"]),
+    default="segment",
+    show_default=True,
+    help="What survives a power loss: every segment, finished files, or nothing.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.pass_context
+def put(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    storage_dir: str,
+    working_dir: str | None,
+    name: str | None,
+    segment_size: int,
+    durability: str,
+    quiet: bool,
+) -> None:
+    """Store each FILE; run the same command again after an interruption to go on."""
+    targets = _targets(files, name)
+    failed = 0
+    store: FileStoreManager | None = None
+    with ExitStack() as stack:
+        interruption = stack.enter_context(_Interruption())
+        for path, target in targets:
+            try:
+                with Source(path) as source:
+                    if store is None:
+                        store = stack.enter_context(_opened(storage_dir, working_dir, durability))
+                    _put(store, source, target, segment_size, interruption, quiet=quiet)
+            except EXPECTED as error:
+                failed += 1
+                click.echo(f"Error: {shown(path)} was not stored: {explain(error)}", err=True)
+            except KeyboardInterrupt:
+                click.echo(
+                    f"Interrupted. What has arrived of {shown(path)} is kept: the same command"
+                    " goes on from there.",
+                    err=True,
+                )
+                ctx.exit(_INTERRUPTED)
+    if failed:
+        if len(targets) > 1:
+            click.echo(f"{failed} of {len(targets)} files were not stored.", err=True)
+        ctx.exit(1)
+
+
+@txstore.command()
+@_folders()
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, for programs.")
+def ls(storage_dir: str, working_dir: str | None, as_json: bool) -> None:
+    """List unfinished transfers, the oldest first."""
+    with _existing(storage_dir, working_dir) as store:
+        transfers = store.transfers()
+    if as_json:
+        click.echo(json.dumps([_as_json(transfer) for transfer in transfers], indent=2))
+    elif transfers:
+        now = datetime.now(timezone.utc)
+        rows = [("ID", "SEGMENTS", "BYTES", "UPDATED", "STATE")]
+        rows += [_as_row(transfer, now) for transfer in transfers]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            click.echo("  ".join(cells).rstrip())
+    else:
+        click.echo("No unfinished transfers.")
+
+
+@txstore.command()
+@click.argument("file_id", metavar="ID")
+@_folders(required=False)
+@click.option(
+    "--config",
+    "config_dir",
+    callback=folder,
+    metavar="DIR",
+    help="Folder with dxlclient.config: ID is in the store on that fabric.",
+)
+@click.option(
+    "--topic",
+    metavar="TOPIC",
+    help="With --config, topic of the store. [default: that of the file transfer service]",
+)
+def cancel(
+    file_id: str,
+    storage_dir: str | None,
+    working_dir: str | None,
+    config_dir: str | None,
+    topic: str | None,
+) -> None:
+    """Drop the unfinished transfer ID (see `txstore ls`) and its bytes.
+
+    The store is the one in --storage-dir, or with --config the one on a fabric.
+    """
+    if config_dir is not None:
+        if storage_dir is not None or working_dir is not None:
+            raise click.UsageError("--config goes with neither --storage-dir nor --working-dir.")
+        fabric.cancel_on_fabric(file_id, config_dir, topic=topic)
+        return
+    if storage_dir is None:
+        raise click.UsageError("one of --storage-dir and --config is required.")
+    if topic is not None:
+        raise click.UsageError("--topic goes with --config only.")
+    with _existing(storage_dir, working_dir) as store:
+        status = store.status(file_id)
+        if status is None:
+            raise click.ClickException(f"no transfer {shown(file_id)} is known; nothing was done.")
+        if status.state == "stored":
+            raise click.ClickException(f"{shown(file_id)} is stored already; nothing was done.")
+        store.cancel(file_id)
+    click.echo(f"cancelled {shown(file_id)}: {human(status.bytes_received)} dropped")
+
+
+for _command in (fabric.serve, fabric.send, fabric.get, fabric.files):
+    txstore.add_command(_command)
+
+
+class _Interruption:
+    """Ctrl-C takes effect between two steps, where nothing is under way; a second one at once."""
+
+    def __init__(self) -> None:
+        self._came = False
+
+    def __enter__(self) -> _Interruption:
+        # Anything else was set by somebody who wants it otherwise (a shell's background job).
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(self, *unused: object) -> None:
+        if signal.getsignal(signal.SIGINT) == self._remember:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def check(self) -> None:
+        """Stop here if Ctrl-C was pressed."""
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        self._came = True
+        signal.signal(number, signal.default_int_handler)
+
+
+def _targets(files: tuple[str, ...], name: str | None) -> list[tuple[str, str]]:
+    """Each source and the name it is stored under; no two under one."""
+    if name is not None:
+        if len(files) > 1:
+            raise click.UsageError("--name goes with one FILE only.")
+        return [(files[0], name)]
+    targets = [(path, os.path.basename(os.path.abspath(path))) for path in files]
+    counts = Counter(target for _, target in targets)
+    twice = [target for target, count in counts.items() if count > 1]
+    if twice:
+        raise click.UsageError(
+            f"more than one FILE would be stored as {', '.join(map(shown, twice))}."
+            " Put them one by one, with --name."
+        )
+    return targets
+
+
+def _put(
+    store: FileStoreManager,
+    source: Source,
+    name: str,
+    segment_size: int,
+    interruption: _Interruption,
+    *,
+    quiet: bool,
+) -> None:
+    # Not needed by the other commands: what it imports takes longer than they do.
+    from txstore.cli.put import Acked, Put, Resumed, StartedOver, Stored
+
+    started = time.monotonic()
+    sent = 0
+    by_another = False
+    with closing(display(name, source.size, quiet=quiet)) as view:
+        for event in Put(store, source, name, segment_size).run():
+            match event:
+                case Resumed(offset):
+                    view.restart(offset, f"resuming at {human(offset)} of {human(source.size)}")
+                case StartedOver(reason):
+                    view.restart(0, f"starting over: {reason}")
+                case Acked(offset):
+                    sent += event.sent
+                    view.reached(offset)
+                case Stored(by_another=by_another):
+                    sent += event.sent
+                    view.reached(source.size)
+                    break
+            interruption.check()
+    if not quiet:
+        seconds = time.monotonic() - started
+        how = f"in {seconds:.2f} s ({human(sent / seconds)}/s)"
+        if by_another:
+            how = "by another run of this command"
+        elif sent < source.size:
+            how = f"({human(sent)} of it now) {how}"
+        click.echo(f"stored {shown(name)}: {human(source.size)} {how}")
+
+
+@contextmanager
+def _opened(
+    storage_dir: str, working_dir: str | None, durability: str = "segment"
+) -> Iterator[FileStoreManager]:
+    """The store, made if it is not there; a store that cannot be opened ends the command."""
+    try:
+        store = FileStoreManager(storage_dir, working_dir, durability=durability)
+    except EXPECTED as error:
+        raise click.ClickException(f"cannot open the store: {explain(error)}") from error
+    with store:
+        yield store
+
+
+@contextmanager
+def _existing(storage_dir: str, working_dir: str | None) -> Iterator[FileStoreManager]:
+    """A store that is there already: who only looks makes no folders."""
+    folder = working_dir or os.path.join(storage_dir, DEFAULT_WORKING_DIR)
+    try:
+        os.stat(os.path.join(folder, JOURNAL))
+        with _opened(storage_dir, working_dir) as store:
+            yield store
+    except FileNotFoundError as error:
+        raise click.ClickException(
+            f"there is no store here: {error.filename} does not exist."
+            " Check --storage-dir and --working-dir."
+        ) from error
+    except EXPECTED as error:
+        raise click.ClickException(explain(error)) from error
+
+
+def _as_json(transfer: TransferStatus) -> dict[str, object]:
+    return asdict(transfer) | {
+        "created_at": transfer.created_at.isoformat(),
+        "updated_at": transfer.updated_at.isoformat(),
+    }
+
+
+def _as_row(transfer: TransferStatus, now: datetime) -> tuple[str, str, str, str, str]:
+    return (
+        shown(transfer.file_id),
+        str(transfer.segments_received),
+        human(transfer.bytes_received),
+        _ago((now - transfer.updated_at).total_seconds()),
+        transfer.state,
+    )
+
+
+def _ago(seconds: float) -> str:
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return f"{max(seconds, 0):.0f} s ago"

@@ -1,0 +1,207 @@
+"""Putting one file into a store, from wherever an earlier run of the same command left off.
+
+A file travels as `dxlclient.message.Request` messages, the same that a client on the fabric would
+send.  Its transfer's id is made of the stored name and the source's path, so that a later run finds
+what was left behind, and of a random part: no id is ever used for a second file, so no answer can
+come from the completion record of an earlier one.
+
+What was left is built on only after the source's own first bytes were found to have the SHA-256
+that the store holds; the hash in the final message stands behind that.  A source that was changed
+starts over; one that changes while it is read ends in an error before the final message: the
+transfer stays, and the next run checks it in the same way.
+
+Two runs for one file may meet on one transfer.  Each of them reads the transfer's status again
+whenever it is out of step, and goes on from there; one that finds the transfer finished by the
+other believes it only after reading the stored file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+
+from dxlclient.message import Request
+
+from txstore import FileStoreManager, TransferStatus
+from txstore.cli.problems import CommandError
+from txstore.cli.source import PrefixHash, Source, SourceError
+from txstore.constants import FileStoreProp, FileStoreResultProp
+from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
+
+#: the topic that upstream's client sends files to
+TOPIC = "/opendxl-file-transfer/service/file-transfer/file/store"
+
+# Rounds without any new byte acknowledged, by whomever, before the transfer is given up.
+_MAX_STALLED = 10
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The source was read again up to `offset`, to compare it with what the store holds."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """An earlier run's first `offset` bytes are in the store and need not be sent again."""
+
+    offset: int
+
+
+@dataclass(frozen=True)
+class StartedOver:
+    """What an earlier run left was dropped, for a `reason`."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Acked:
+    """The store has the first `offset` bytes; `sent` of them came from this message."""
+
+    offset: int
+    sent: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The file is in the storage, always the last event; `sent` bytes came from its last message.
+
+    With `by_another`, another run of the same command brought it there: it was read and is right.
+    """
+
+    sent: int
+    by_another: bool = False
+
+
+Event = Checked | Resumed | StartedOver | Acked | Stored
+
+
+def transfer_prefix(name: str, path: str) -> str:
+    """What the ids of all transfers of the file at `path` to the stored name `name` begin with."""
+    digest = hashlib.sha256(os.fsencode(name) + b"\0" + os.fsencode(path)).hexdigest()
+    return f"put-{digest[:32]}-"
+
+
+class Put:
+    """One file on its way into a store."""
+
+    def __init__(
+        self, store: FileStoreManager, source: Source, name: str, segment_size: int
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._name = name
+        self._segment_size = segment_size
+        self._prefix = transfer_prefix(name, source.path)
+        self._hash = PrefixHash(source)
+        self._segments = 0
+        #: the transfer that is worked on; ``None`` until one was found or begun
+        self.file_id: str | None = None
+
+    def run(self) -> Iterator[Event]:
+        """Do all of it, a step an event; whoever stops between two events leaves it resumable."""
+        furthest, stalled = -1, 0
+        while stalled < _MAX_STALLED:
+            if self.file_id is not None and (yield from self._stored_by_another(self.file_id)):
+                yield Stored(0, by_another=True)
+                return
+            yield from self._take_up()
+            stalled = 0 if self._hash.offset > furthest else stalled + 1
+            furthest = max(furthest, self._hash.offset)
+            try:
+                yield from self._send_rest()
+                return
+            except SequenceError:
+                continue
+            except StagingDamagedError as error:
+                self._store.cancel(error.file_id)
+                yield StartedOver("the store has lost bytes that it had received")
+            except FileMismatchError:
+                yield StartedOver("what the store received was not this file")
+        raise CommandError("others keep changing its transfer. Run the same command again later.")
+
+    def _take_up(self) -> Generator[Event, None, None]:
+        """Find a transfer that is the beginning of the source, or begin one."""
+        again = self.file_id is not None
+        while (found := self._begun()) is not None:
+            reason = yield from self._mismatch(found)
+            if reason is None:
+                self.file_id = found.file_id
+                self._segments = found.segments_received
+                if not again:
+                    yield Resumed(found.bytes_received)
+                return
+            self._store.cancel(found.file_id)
+            yield StartedOver(reason)
+        self.file_id = self._prefix + uuid.uuid4().hex[:8]
+        self._segments = 0
+        yield from self._move_to(0)
+
+    def _begun(self) -> TransferStatus | None:
+        """The transfer that this run is at, else the one that an earlier run brought furthest."""
+        ours = [t for t in self._store.transfers() if t.file_id.startswith(self._prefix)]
+        return max(ours, key=lambda t: (t.file_id == self.file_id, t.bytes_received), default=None)
+
+    def _mismatch(self, found: TransferStatus) -> Generator[Event, None, str | None]:
+        """Why `found` is not the beginning of the source, or ``None`` where it is."""
+        if found.bytes_received > self._source.size:
+            return "the source is shorter than what the store had received"
+        yield from self._move_to(found.bytes_received)
+        # Not known where a worker without OpenSSL wrote last: then the final message's hash tells.
+        if found.sha256 not in (None, self._hash.followed_by(b"")):
+            return "the source has changed since the last run"
+        return None
+
+    def _send_rest(self) -> Generator[Event, None, None]:
+        final = False
+        while not final:
+            payload = self._source.read(self._hash.offset, self._segment_size)
+            final = self._hash.offset + len(payload) == self._source.size
+            self._store.store_segment(self._message(payload, final=final))
+            # Only now: a refused message leaves the hash where the store is, or before it.
+            self._hash.take(payload)
+            self._segments += 1
+            yield Stored(len(payload)) if final else Acked(self._hash.offset, len(payload))
+
+    def _message(self, payload: bytes, *, final: bool) -> Request:
+        fields = {
+            FileStoreProp.SEGMENT_NUMBER: str(self._segments + 1),
+            FileStoreProp.ID: self.file_id,
+            # Needed with the last segment only; with the first, a bad name is refused at once.
+            FileStoreProp.NAME: self._name,
+        }
+        if final:
+            self._source.check_unchanged()
+            fields[FileStoreProp.RESULT] = FileStoreResultProp.STORE
+            fields[FileStoreProp.SIZE] = str(self._source.size)
+            fields[FileStoreProp.HASH_SHA256] = self._hash.followed_by(payload)
+        message = Request(TOPIC)
+        message.payload = payload
+        message.other_fields = fields
+        return message
+
+    def _stored_by_another(self, file_id: str) -> Generator[Event, None, bool]:
+        """Whether `file_id` is finished and the file in the storage is, byte for byte, this one."""
+        status = self._store.status(file_id)
+        if status is None or status.state != "stored":
+            return False
+        try:
+            with Source(os.path.join(self._store.storage_dir, self._name)) as stored:
+                theirs = PrefixHash(stored)
+                for offset in theirs.move_to(stored.size):
+                    yield Checked(offset)
+        except SourceError:
+            # Moved, removed or replaced since: then this run stores it again.
+            return False
+        yield from self._move_to(self._source.size)
+        self._source.check_unchanged()
+        return theirs.followed_by(b"") == self._hash.followed_by(b"")
+
+    def _move_to(self, offset: int) -> Generator[Event, None, None]:
+        for reached in self._hash.move_to(offset):
+            yield Checked(reached)

@@ -1,0 +1,219 @@
+"""SHA-256 whose state can be saved with a transfer and taken up again by another process.
+
+``hashlib`` cannot save a running hash.  OpenSSL's ``SHA256_Init/Update/Final`` work on a public
+struct (``SHA256_CTX`` in ``openssl/sha.h``: eight words, the bit count in two words, 64 bytes of
+unfinished block, its length, the digest's length), which can be copied out and in again.  It is
+reached through ctypes in the library that ``hashlib`` itself is linked with.  Where that does not
+work, ``hashlib`` computes the same hash, ``save`` answers ``None``, and whoever needs the hash
+later reads the staged bytes once more.
+
+A saved state is canonical: no struct layout, no byte order, no pickle.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+#: version, algorithm (1: SHA-256), bytes hashed, the eight words
+_STATE = struct.Struct(">BBQ8I")
+_CHECK = struct.Struct(">I")
+_VERSION, _SHA256 = 1, 1
+_BLOCK = 64
+
+
+class Hasher(Protocol):
+    """A running SHA-256.  Not thread-safe: whoever holds the transfer's lock uses it."""
+
+    total: int
+
+    def update(self, data: bytes) -> None:
+        """Hash ``data`` after what came before."""
+
+    def digest(self) -> bytes:
+        """The 32 bytes of the hash so far; the hasher can go on."""
+
+    def save(self) -> bytes | None:
+        """The state, for ``load``; ``None`` where the backend cannot give it."""
+
+    def copy(self) -> Hasher:
+        """An independent hasher in the same state."""
+
+
+class _HashlibHasher:
+    """Fallback: hashes, but cannot be saved."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.sha256()
+        self.total = 0
+
+    def update(self, data: bytes) -> None:
+        self._hash.update(data)
+        self.total += len(data)
+
+    def digest(self) -> bytes:
+        return self._hash.digest()
+
+    def save(self) -> bytes | None:
+        return None
+
+    def copy(self) -> _HashlibHasher:
+        other = _HashlibHasher.__new__(_HashlibHasher)
+        other._hash, other.total = self._hash.copy(), self.total
+        return other
+
+
+class _Context(ctypes.Structure):
+    _fields_ = [
+        ("h", ctypes.c_uint32 * 8),
+        ("n_low", ctypes.c_uint32),
+        ("n_high", ctypes.c_uint32),
+        ("data", ctypes.c_uint8 * _BLOCK),
+        ("num", ctypes.c_uint),
+        ("md_len", ctypes.c_uint),
+    ]
+
+
+#: The same struct as one read of its memory: eight words, bit count, block, fill.
+_NATIVE = struct.Struct("=8III64sII")
+
+
+class _OpenSSLHasher:
+    """OpenSSL's SHA-256 on a struct of our own."""
+
+    _init: Any
+    _update: Any
+    _final: Any
+
+    def __init__(self) -> None:
+        self._context = _Context()
+        self._init(self._context)
+        self.total = 0
+
+    def update(self, data: bytes) -> None:
+        self._update(self._context, data, len(data))
+        self.total += len(data)
+
+    def digest(self) -> bytes:
+        scratch = _Context.from_buffer_copy(self._context)
+        out = ctypes.create_string_buffer(32)
+        self._final(out, scratch)
+        return out.raw
+
+    def save(self) -> bytes | None:
+        *words, _low, _high, block, fill, _md = _NATIVE.unpack(self._context)
+        body = _STATE.pack(_VERSION, _SHA256, self.total, *words) + block[:fill]
+        return bytes(body + _CHECK.pack(zlib.crc32(body)))
+
+    def copy(self) -> _OpenSSLHasher:
+        other = type(self).__new__(type(self))
+        other._context, other.total = _Context.from_buffer_copy(self._context), self.total
+        return other
+
+    def restore(self, total: int, words: tuple[int, ...], tail: bytes) -> None:
+        bits = total * 8
+        _NATIVE.pack_into(
+            self._context, 0, *words, bits & 0xFFFFFFFF, bits >> 32, tail, len(tail), 32
+        )
+        self.total = total
+
+
+def _parse(state: bytes | None) -> tuple[int, tuple[int, ...], bytes] | None:
+    if state is None or len(state) < _STATE.size + _CHECK.size:
+        return None
+    body, check = state[: -_CHECK.size], state[-_CHECK.size :]
+    version, algorithm, total, *words = _STATE.unpack_from(body)
+    tail = body[_STATE.size :]
+    if (
+        _CHECK.unpack(check)[0] != zlib.crc32(body)
+        or (version, algorithm) != (_VERSION, _SHA256)
+        or len(tail) != total % _BLOCK
+        or total >= 1 << 61  # the bit count is 64 bits wide
+    ):
+        return None
+    return total, tuple(words), tail
+
+
+def _libraries() -> Iterator[Any]:
+    """Where OpenSSL may be found, likeliest first."""
+    try:
+        import _hashlib
+    except ImportError:
+        return
+    # In FIPS mode OpenSSL's low-level calls may abort the process.
+    if _hashlib.get_fips_mode():
+        return
+    for name in (_hashlib.__file__, None):
+        try:
+            yield ctypes.CDLL(name)
+        except OSError:
+            continue
+
+
+def _bind(library: Any) -> type[_OpenSSLHasher] | None:
+    """A hasher class over ``library``, if it passes its self-test."""
+    try:
+        init, update, final = library.SHA256_Init, library.SHA256_Update, library.SHA256_Final
+    except AttributeError:
+        return None
+    init.argtypes = [ctypes.POINTER(_Context)]
+    update.argtypes = [ctypes.POINTER(_Context), ctypes.c_char_p, ctypes.c_size_t]
+    final.argtypes = [ctypes.c_char_p, ctypes.POINTER(_Context)]
+    bound = type(
+        "OpenSSLHasher", (_OpenSSLHasher,), {"_init": init, "_update": update, "_final": final}
+    )
+    return bound if _passes_self_test(bound) else None
+
+
+def _passes_self_test(hasher: type[_OpenSSLHasher]) -> bool:
+    """A known answer, and a save and load inside and at the edge of a block."""
+    text = bytes(range(256))
+    for cut in (0, 3, 64, 100, 128):
+        first = hasher()
+        first.update(text[:cut])
+        parsed = _parse(first.save())
+        if parsed is None:
+            return False
+        second = hasher()
+        second.restore(*parsed)
+        second.update(text[cut:])
+        if second.digest() != hashlib.sha256(text).digest():
+            return False
+    return True
+
+
+def _choose() -> type[_OpenSSLHasher] | None:
+    for library in _libraries():
+        bound = _bind(library)
+        if bound is not None:
+            return bound
+    return None
+
+
+_openssl = _choose()
+
+#: ``"openssl"`` where states can be saved, ``"hashlib"`` where they cannot.
+BACKEND = "openssl" if _openssl else "hashlib"
+
+
+def new() -> Hasher:
+    """A hasher that has seen no byte."""
+    return _openssl() if _openssl else _HashlibHasher()
+
+
+def load(state: bytes | None) -> Hasher | None:
+    """The hasher whose ``save`` gave ``state``.
+
+    :return: ``None`` where the backend cannot take up states, or the state's version, length or
+        checksum is not right: then the caller hashes the staged bytes from the start
+    """
+    parsed = _parse(state)
+    if parsed is None or _openssl is None:
+        return None
+    hasher = _openssl()
+    hasher.restore(*parsed)
+    return hasher

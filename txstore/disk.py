@@ -1,0 +1,214 @@
+"""Every operating-system call on the store's own files, and nothing but that.
+
+This is the one seam: a test that wants to see, fail or reorder what the store does to the disk
+passes its own ``Disk`` to the manager.  A method is one call; loops, order and meaning live with
+the callers.  All descriptors are close-on-exec.  Every method raises the kernel's ``OSError``.
+
+What the flushes are relied on for (``fsync(2)``, ``open(2)``, ``rename(2)``): ``flush`` makes a
+file's bytes and length survive a power loss, but not its name; ``flush_folder`` makes the names in
+a folder survive; ``rename`` replaces a name at once for every reader, and durably only after the
+flush of the target's folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import filelock
+
+_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
+
+#: File systems whose locks and shared memory cannot be relied on between machines.
+NETWORK_FILE_SYSTEMS = frozenset(
+    """9p afs beegfs ceph cifs coda gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs smb3 smbfs
+    virtiofs fuse.glusterfs fuse.s3fs fuse.sshfs""".split()  # noqa: SIM905 - a page of quotes less
+)
+
+
+class Disk:
+    """The real disk.  Stateless; safe to share among threads, processes and managers."""
+
+    #: Class of the journal's connections: the seam for SQLite's own calls.
+    sqlite_connection: type[sqlite3.Connection] = sqlite3.Connection
+
+    # --- files -------------------------------------------------------------------------------
+
+    def create(self, name: str, mode: int, *, dir_fd: int) -> int:
+        """Make a new file, never open an existing one; answer its descriptor."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def open(self, name: str, *, dir_fd: int | None = None, write: bool = True) -> int:
+        """Open an existing file, not through a symbolic link."""
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, dir_fd=dir_fd)
+
+    def open_or_create(self, name: str, mode: int, *, dir_fd: int) -> int:
+        """Open a file that stays for ever (a lock's), making it if need be."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """At most ``size`` bytes; empty at the end of the file."""
+        return os.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write at ``offset``; answer how many bytes went, which may be fewer than given."""
+        return os.pwrite(fd, data, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Have space for the first ``size`` bytes, changing none of them."""
+        os.posix_fallocate(fd, 0, size)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def chmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def flush(self, fd: int) -> None:
+        """Make the file's bytes and length durable."""
+        if _FULLFSYNC is not None:  # macOS: fsync alone stops at the device's cache
+            fcntl.fcntl(fd, _FULLFSYNC)
+        else:
+            os.fdatasync(fd)
+
+    def flush_all(self, fd: int) -> None:
+        """Make the file's bytes, length and metadata (its mode) durable."""
+        if _FULLFSYNC is not None:
+            fcntl.fcntl(fd, _FULLFSYNC)
+        else:
+            os.fsync(fd)
+
+    # --- names -------------------------------------------------------------------------------
+
+    def open_folder(self, name: str, *, dir_fd: int | None = None, follow: bool = False) -> int:
+        """A descriptor to work relative to; opening needs no permission to list."""
+        flags = _PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        return os.open(name, flags, dir_fd=dir_fd)
+
+    def flush_folder(self, fd: int) -> None:
+        """Make the names in a folder durable, given any descriptor of it."""
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            if _FULLFSYNC is not None:
+                fcntl.fcntl(own, _FULLFSYNC)
+            else:
+                os.fsync(own)
+        finally:
+            os.close(own)
+
+    def make_folder(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def chmod_folder(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
+        """Set a folder's permissions in spite of the umask."""
+        os.chmod(name, mode, dir_fd=dir_fd)
+
+    def remove_folder(self, name: str, *, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def rename(self, source: str, target: str, *, source_dir: int, target_dir: int) -> None:
+        os.replace(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+
+    def link(self, source: str, target: str, *, dir_fd: int) -> None:
+        """Give a file a second name, never one that exists."""
+        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int | None = None, follow: bool = False) -> os.stat_result:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=follow)
+
+    def read_link(self, name: str, *, dir_fd: int) -> str:
+        return os.readlink(name, dir_fd=dir_fd)
+
+    def list_folder(self, fd: int) -> Iterator[str]:
+        """The names in a folder, one by one; closing the iterator frees its descriptor."""
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            with os.scandir(own) as entries:
+                for entry in entries:
+                    yield entry.name
+        finally:
+            os.close(own)
+
+    # --- locks -------------------------------------------------------------------------------
+
+    def try_lock(self, fd: int) -> bool:
+        """Take the kernel's lock on a lock file's descriptor, or answer ``False`` at once."""
+        return filelock.lock_descriptor(fd, blocking=False)
+
+    def unlock(self, fd: int) -> None:
+        filelock.unlock_descriptor(fd)
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def connect(self, path: str, **options: Any) -> sqlite3.Connection:
+        """SQLite's own connection; what it does to its files is not seen here, only its calls."""
+        return sqlite3.connect(path, factory=self.sqlite_connection, **options)
+
+    # --- where and when ----------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """Identity of this boot of the machine; empty where it cannot be known.
+
+        ``TXSTORE_BOOT_ID`` overrides it, so that a crash checker can present a new boot.
+        """
+        override = os.environ.get("TXSTORE_BOOT_ID")
+        if override:
+            return override
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
+
+    def file_system(self, fd: int) -> str:
+        """Type of the file system that holds a descriptor's file; empty where unknown."""
+        device = os.fstat(fd).st_dev
+        wanted = f"{os.major(device)}:{os.minor(device)}"
+        try:
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    fields, _, rest = line.partition(" - ")
+                    if fields.split()[2] == wanted:
+                        return rest.split()[0]
+        except OSError:
+            pass  # not Linux, or /proc is hidden: then nothing is known, and nothing is refused
+        return ""
+
+    def is_full(self, path: str) -> bool:
+        """Whether a file system has no space left for this user."""
+        return os.statvfs(path).f_bavail == 0
+
+    def umask(self) -> int:
+        """The process's umask, read without changing it for other threads where possible."""
+        try:
+            with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+                for line in lines:
+                    if line.startswith("Umask:"):
+                        return int(line.split()[1], 8)
+        except OSError:
+            pass  # no /proc: the portable way below
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def is_supported() -> bool:
+    """Whether this operating system has what the store's promises rest on."""
+    return os.name == "posix" and sys.platform != "cygwin" and os.open in os.supports_dir_fd

@@ -1,0 +1,67 @@
+"""The store on a DXL fabric: a service, a sender, a fetcher.
+
+Importing this package does not import ``dxlclient`` (some 170 modules); using a name of it does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txstore.dxl.config import ServiceConfig
+    from txstore.dxl.errors import (
+        ConfigError,
+        FabricError,
+        FileChangedError,
+        GaveUpError,
+        InterruptedSendError,
+        NoAnswerError,
+        RemoteError,
+    )
+    from txstore.dxl.fetcher import FileFetcher
+    from txstore.dxl.link import Link
+    from txstore.dxl.sender import FileSender, SendProgress, SentFile
+    from txstore.dxl.service import FileTransferService
+
+_HOMES = {
+    "ConfigError": "errors",
+    "FabricError": "errors",
+    "FileChangedError": "errors",
+    "FileFetcher": "fetcher",
+    "FileSender": "sender",
+    "FileTransferService": "service",
+    "GaveUpError": "errors",
+    "InterruptedSendError": "errors",
+    "Link": "link",
+    "NoAnswerError": "errors",
+    "RemoteError": "errors",
+    "SendProgress": "sender",
+    "SentFile": "sender",
+    "ServiceConfig": "config",
+}
+
+__all__ = [
+    "ConfigError",
+    "FabricError",
+    "FileChangedError",
+    "FileFetcher",
+    "FileSender",
+    "FileTransferService",
+    "GaveUpError",
+    "InterruptedSendError",
+    "Link",
+    "NoAnswerError",
+    "RemoteError",
+    "SendProgress",
+    "SentFile",
+    "ServiceConfig",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,369 @@
+"""``txstore serve``, ``send``, ``get`` and ``files``, and what ``cancel --config`` does.
+
+Importing this module is cheap: the fabric's library is imported by the commands that run.
+
+Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, 78 a configuration that
+cannot work, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING
+
+import click
+
+from txstore.cli import options
+from txstore.cli.display import display, human, shown
+
+if TYPE_CHECKING:
+    from txstore.dxl.config import ServiceConfig
+    from txstore.dxl.link import Link
+    from txstore.dxl.sender import FileSender, SendProgress
+
+FAILED = 1
+BAD_CONFIG = 78
+INTERRUPTED = 130
+
+#: Seconds after Ctrl-C in which another one means: cancel.
+SECOND_THOUGHTS = 2.0
+
+
+def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    return None if value == "auto" else options.segment_size(ctx, param, value)
+
+
+def _fabric_options(command: options.Command) -> options.Command:
+    for option in (
+        click.option(
+            "--retry-for",
+            type=click.FloatRange(min=0),
+            default=600.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to go on while nothing goes forward.",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0.1),
+            default=20.0,
+            show_default=True,
+            metavar="SECONDS",
+            help="How long to wait for one answer.",
+        ),
+        click.option(
+            "--topic",
+            metavar="TOPIC",
+            help="Topic of the store. [default: that of the file transfer service]",
+        ),
+        click.option(
+            "--config",
+            "config_dir",
+            required=True,
+            callback=options.folder,
+            metavar="DIR",
+            help="Folder with dxlclient.config, which selects the fabric.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@click.argument("config_dir", metavar="CONFIG_DIR", callback=options.folder)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that serve, each started again when it dies.",
+)
+def serve(config_dir: str, workers: int) -> None:
+    """Store what senders on a DXL fabric send.
+
+    CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
+    them. Prints a line when requests are answered; stops cleanly on SIGTERM and Ctrl-C. Exits with
+    code 78 at once if the configuration cannot work.
+    """
+    from txstore.dxl.errors import ConfigError
+    from txstore.dxl.supervisor import Supervisor
+    from txstore.dxl.worker import serve_until_told, set_up_logging
+
+    try:
+        config = _checked_config(config_dir)
+        set_up_logging(config)
+    except (ConfigError, OSError, ValueError) as error:
+        click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
+        sys.exit(BAD_CONFIG)
+
+    def ready() -> None:
+        who = "1 worker" if workers == 1 else f"{workers} workers"
+        click.echo(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
+        _tell_systemd("READY=1")
+
+    if workers > 1:
+        sys.exit(Supervisor(config.config_dir, workers, ready).run())
+    from txstore.dxl.service import FileTransferService
+
+    sys.exit(serve_until_told(FileTransferService(config), ready, threading.Event()))
+
+
+def _checked_config(config_dir: str) -> ServiceConfig:
+    from txstore.dxl.config import ServiceConfig
+    from txstore.dxl.fabric import load_client_config
+    from txstore.dxl.service import open_store
+
+    config = ServiceConfig.load(config_dir)
+    load_client_config(config.config_dir)
+    open_store(config).close()
+    return config
+
+
+def _tell_systemd(state: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.sendall(state.encode())
+
+
+@click.command()
+@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@_fabric_options
+@click.option(
+    "--to",
+    metavar="NAME",
+    help="Name to store FILE as; with a / at its end, a folder. [default: FILE's own last part]",
+)
+@click.option(
+    "--segment-size",
+    callback=_segment_size,
+    default="auto",
+    show_default=True,
+    metavar="BYTES",
+    help="Bytes a message, also as 50KiB; auto: the most that the broker takes.",
+)
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def send(
+    files: tuple[str, ...],
+    config_dir: str,
+    topic: str | None,
+    timeout: float,
+    retry_for: float,
+    to: str | None,
+    segment_size: int | None,
+    quiet: bool,
+) -> None:
+    """Send each FILE to the store on a DXL fabric.
+
+    Goes on after anything: run the same command again and it continues where the store is. Ctrl-C
+    stops it and leaves what was sent; a second one, right after, drops that too.
+    """
+    targets = _targets(files, to)
+    from txstore.dxl.errors import FileChangedError, RemoteError
+    from txstore.dxl.protocol import STORE_TOPIC
+    from txstore.dxl.sender import FileSender
+
+    failed = 0
+    with _link(config_dir, timeout, retry_for) as link:
+        sender = FileSender(link, store_topic=topic or STORE_TOPIC, segment_size=segment_size)
+        for path, name in targets:
+            try:
+                _send(sender, link, path, name, quiet=quiet)
+            except (FileChangedError, RemoteError, OSError) as error:
+                if isinstance(error, TimeoutError):
+                    raise  # nobody answers: the other files would wait as long for nothing
+                failed += 1
+                click.echo(f"Error: {shown(path)}: {shown(str(error))}", err=True)
+    if failed:
+        sys.exit(FAILED)
+
+
+def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) -> None:
+    from txstore.dxl.errors import InterruptedSendError
+
+    last: SendProgress | None = None
+    with closing(display(name, os.path.getsize(path), quiet=quiet)) as view, _ctrl_c(link) as again:
+        link.notice = view.note
+
+        def progress(now: SendProgress) -> None:
+            nonlocal last
+            if last is None or last.file_id != now.file_id:
+                view.note(f"id {now.file_id}")
+                if now.resumed_from:
+                    view.restart(
+                        now.resumed_from,
+                        f"resuming at {human(now.resumed_from)} of {human(now.size)}",
+                    )
+            last = now
+            view.reached(now.sent)
+
+        try:
+            sent = sender.send(path, name, progress)
+        except InterruptedSendError:
+            if last is None:
+                sys.exit(INTERRUPTED)
+            view.note(
+                "stopped; the same command goes on from here."
+                f" Ctrl-C again within {SECOND_THOUGHTS:g} s drops what was sent"
+            )
+            if again.wait(SECOND_THOUGHTS):
+                link.stop.clear()
+                view.note(f"cancelled, {sender.cancel(last.file_id)} segments dropped")
+            sys.exit(INTERRUPTED)
+    if not quiet:
+        how = f"in {sent.segments} segments" if sent.segments else "stored already, nothing sent"
+        click.echo(f"stored {shown(name)}: {human(sent.size)} {how}, SHA-256 {sent.sha256}")
+
+
+@contextmanager
+def _ctrl_c(link: Link) -> Iterator[threading.Event]:
+    """The first Ctrl-C stops the link, the next one sets the event."""
+    from txstore.dxl.signals import relayed
+
+    again = threading.Event()
+
+    def came() -> None:
+        if link.stop.is_set():
+            again.set()
+        link.stop.set()
+
+    with relayed(signal.SIGINT, to=came):
+        yield again
+
+
+def _targets(files: tuple[str, ...], to: str | None) -> list[tuple[str, str]]:
+    names = [os.path.basename(os.path.abspath(path)) for path in files]
+    if to is not None and not to.endswith("/"):
+        if len(files) > 1:
+            raise click.UsageError("--to goes with one FILE only, unless it ends with a /.")
+        names = [to]
+    elif to is not None:
+        names = [to + name for name in names]
+    if len(set(names)) < len(names):
+        raise click.UsageError("Two FILEs would be stored as one. Send them one by one, with --to.")
+    return list(zip(files, names, strict=True))
+
+
+@click.command()
+@click.argument("name")
+@_fabric_options
+@click.option("--output", metavar="FILE", help="Where to write it. [default: NAME's last part]")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+def get(
+    name: str,
+    config_dir: str,
+    topic: str | None,
+    timeout: float,
+    retry_for: float,
+    output: str | None,
+    quiet: bool,
+) -> None:
+    """Get the stored file NAME back from the store on a DXL fabric.
+
+    The file appears whole and verified, or not at all. Run the same command again after an
+    interruption and it goes on where it stopped.
+    """
+    from txstore.dxl.errors import InterruptedSendError
+    from txstore.dxl.fetcher import FileFetcher
+    from txstore.dxl.protocol import STORE_TOPIC
+
+    target = output or os.path.basename(name)
+    with _link(config_dir, timeout, retry_for) as link:
+        fetcher = FileFetcher(link, store_topic=topic or STORE_TOPIC)
+        size = fetcher.version(name).size
+        with closing(display(name, size, quiet=quiet)) as view, _ctrl_c(link):
+            link.notice = view.note
+            try:
+                version = fetcher.get(name, target, lambda done, _size: view.reached(done))
+            except InterruptedSendError:
+                view.note("stopped; the same command goes on from here")
+                raise
+    if not quiet:
+        click.echo(f"got {shown(target)}: {human(version.size)}, SHA-256 {version.sha256}")
+
+
+@click.command()
+@_fabric_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def files(
+    config_dir: str, topic: str | None, timeout: float, retry_for: float, as_json: bool
+) -> None:
+    """List the files in the store on a DXL fabric.
+
+    A SHA-256 is shown for a file that is as this store published it.
+    """
+    from txstore.dxl.fetcher import FileFetcher
+    from txstore.dxl.protocol import STORE_TOPIC
+
+    with _link(config_dir, timeout, retry_for) as link:
+        for file in FileFetcher(link, store_topic=topic or STORE_TOPIC).files():
+            if as_json:
+                click.echo(json.dumps(vars(file)))
+                continue
+            changed = datetime.fromtimestamp(file.mtime_ns / 1e9, tz=timezone.utc)
+            click.echo(
+                f"{file.sha256 or '-':64}  {file.size:>14}  {changed:%Y-%m-%dT%H:%M:%SZ}"
+                f"  {shown(file.name)}"
+            )
+
+
+def cancel_on_fabric(
+    file_id: str,
+    config_dir: str,
+    *,
+    topic: str | None = None,
+    timeout: float = 20.0,
+    retry_for: float = 60.0,
+) -> None:
+    """What ``txstore cancel ID --config DIR`` does: drop an unfinished transfer.
+
+    Exits as the commands here do if it cannot be done.
+    """
+    from txstore.dxl.protocol import STORE_TOPIC
+    from txstore.dxl.sender import FileSender
+
+    with _link(config_dir, timeout, retry_for) as link:
+        dropped = FileSender(link, store_topic=topic or STORE_TOPIC).cancel(file_id)
+    if not dropped:
+        raise click.ClickException(f"no unfinished transfer {shown(file_id)} is known.")
+    click.echo(f"cancelled {shown(file_id)}: {dropped} segments dropped")
+
+
+@contextmanager
+def _link(config_dir: str, timeout: float, retry_for: float) -> Iterator[Link]:
+    """A link; what goes wrong on it ends the command with a message."""
+    from txstore.dxl.errors import ConfigError, FabricError, InterruptedSendError
+    from txstore.dxl.link import Link
+
+    def notice(text: str) -> None:
+        click.echo(shown(text), err=True)
+
+    _quiet_library()
+    try:
+        with Link(config_dir, answer_timeout=timeout, retry_for=retry_for, notice=notice) as link:
+            yield link
+    except ConfigError as error:
+        click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
+        sys.exit(BAD_CONFIG)
+    except InterruptedSendError:
+        sys.exit(INTERRUPTED)
+    except (FabricError, OSError) as error:
+        click.echo(f"Error: {shown(str(error))}", err=True)
+        sys.exit(FAILED)
+
+
+def _quiet_library() -> None:
+    import logging
+
+    # It logs each lost connection on several lines; what matters of it the commands say.
+    logging.getLogger("dxlclient").setLevel(logging.CRITICAL)

@@ -1,0 +1,176 @@
+"""The service's folder of configuration: upstream's two files, with options added.
+
+``dxlclient.config`` says how to reach the fabric, ``dxlfiletransferservice.config`` what to serve,
+an optional ``logging.config`` how to log.  A folder made for upstream's service works as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from configparser import ConfigParser
+from configparser import Error as ConfigSyntaxError
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from txstore.dxl.errors import ConfigError
+from txstore.dxl.protocol import STORE_TOPIC, Topics
+from txstore.sizes import parse_size
+
+SERVICE_CONFIG = "dxlfiletransferservice.config"
+LOGGING_CONFIG = "logging.config"
+
+_GENERAL = "General"
+_POOL = "IncomingMessagePool"
+
+_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """What a service serves.
+
+    :ivar config_dir: the folder it was read from
+    :ivar storage_dir: where files are stored, absolute
+    :ivar working_dir: where unfinished transfers are kept; ``None`` for the store's default
+    :ivar topics: the topics it answers on
+    :ivar durability: level of the store
+    :ivar expire_after: seconds without activity after which a transfer is dropped
+    :ivar keep_completed: seconds for which final messages are answered again
+    :ivar lock_timeout: seconds that one request may wait for others
+    :ivar allow_network_fs: whether to serve from a network file system
+    :ivar mode: permission bits of the store's own files
+    :ivar max_file_size: bytes a file may have; ``None`` for any
+    :ivar max_transfers: unfinished transfers there may be; ``None`` for any number
+    :ivar share_group: on a plain MQTT broker, the group that takes requests in turn; ``None`` on a
+        DXL fabric, whose brokers see to that
+    :ivar threads: threads that answer requests
+    :ivar queue_size: requests that may wait for a thread
+    """
+
+    config_dir: str
+    storage_dir: str
+    working_dir: str | None = None
+    topics: Topics = field(default_factory=Topics)
+    durability: str = "segment"
+    expire_after: float = 7 * 86400
+    keep_completed: float = 86400
+    lock_timeout: float = 30.0
+    allow_network_fs: bool = False
+    mode: int = 0o600
+    max_file_size: int | None = None
+    max_transfers: int | None = None
+    share_group: str | None = None
+    threads: int = 10
+    queue_size: int = 1000
+
+    @classmethod
+    def load(cls, config_dir: str | os.PathLike[str]) -> ServiceConfig:
+        """Read a folder of configuration.  Relative paths count from the current folder.
+
+        :raises ConfigError: if it cannot work, with the option at fault
+        """
+        folder = os.path.abspath(os.fspath(config_dir))
+        path = os.path.join(folder, SERVICE_CONFIG)
+        parser = ConfigParser()
+        try:
+            with open(path, encoding="utf-8") as file:
+                parser.read_file(file)
+        except (OSError, UnicodeDecodeError, ConfigSyntaxError) as error:
+            raise ConfigError(path, f"cannot be read: {error}") from error
+        options = _Options(parser, path)
+        storage_dir = options.optional("storageDir", str)
+        if storage_dir is None:
+            raise ConfigError(path, f"[{_GENERAL}] storageDir is missing: say where to store files")
+        working_dir = options.optional("workingDir", str)
+        return cls(
+            config_dir=folder,
+            storage_dir=os.path.abspath(storage_dir),
+            working_dir=None if working_dir is None else os.path.abspath(working_dir),
+            topics=Topics(options.get("storeTopic", _topic, STORE_TOPIC)),
+            durability=options.get("durability", _level, cls.durability),
+            expire_after=options.get("expireAfter", _duration, cls.expire_after),
+            keep_completed=options.get("keepCompleted", _duration, cls.keep_completed),
+            lock_timeout=options.get("lockTimeout", _duration, cls.lock_timeout),
+            allow_network_fs=options.get("allowNetworkFs", _flag, cls.allow_network_fs),
+            mode=options.get("mode", _mode, cls.mode),
+            max_file_size=options.optional("maxFileSize", parse_size),
+            max_transfers=options.optional("maxTransfers", _positive),
+            share_group=options.optional("shareGroup", _group),
+            threads=options.get("threadCount", _positive, cls.threads, _POOL),
+            queue_size=options.get("queueSize", _positive, cls.queue_size, _POOL),
+        )
+
+    @property
+    def logging_config(self) -> str | None:
+        """Path of the folder's ``logging.config``, ``None`` where there is none to read."""
+        path = os.path.join(self.config_dir, LOGGING_CONFIG)
+        return path if os.access(path, os.R_OK) else None
+
+
+class _Options:
+    def __init__(self, parser: ConfigParser, path: str) -> None:
+        self._parser = parser
+        self._path = path
+
+    def get(
+        self, option: str, read: Callable[[str], _Value], default: _Value, section: str = _GENERAL
+    ) -> _Value:
+        value = self.optional(option, read, section)
+        return default if value is None else value
+
+    def optional(
+        self, option: str, read: Callable[[str], _Value], section: str = _GENERAL
+    ) -> _Value | None:
+        """The option's value; ``None`` if it is missing or empty."""
+        try:
+            text = self._parser.get(section, option, fallback="").strip()
+            return read(text) if text else None
+        except (ValueError, ConfigSyntaxError) as error:
+            raise ConfigError(self._path, f"[{section}] {option}: {error}") from error
+
+
+def _level(text: str) -> str:
+    if text not in ("segment", "file", "none"):
+        raise ValueError(f"should be segment, file or none, but is {text!r}")
+    return text
+
+
+def _duration(text: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.lower())
+    if match is None:
+        raise ValueError(f"should be a time such as 90, 90s, 15m, 12h or 7d, but is {text!r}")
+    return float(match[1]) * _DURATIONS[match[2]]
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"should be a whole number from 1, but is {text!r}")
+    return int(text)
+
+
+def _flag(text: str) -> bool:
+    if text.lower() not in ConfigParser.BOOLEAN_STATES:
+        raise ValueError(f"should be yes or no, but is {text!r}")
+    return ConfigParser.BOOLEAN_STATES[text.lower()]
+
+
+def _mode(text: str) -> int:
+    if not re.fullmatch(r"(0o)?[0-7]{3,4}", text):
+        raise ValueError(f"should be permission bits such as 0600 or 0660, but is {text!r}")
+    return int(text.removeprefix("0o"), 8)
+
+
+def _topic(text: str) -> str:
+    if not text.startswith("/") or set(text) & set("#+\0"):
+        raise ValueError(f"should be a topic such as {STORE_TOPIC}, but is {text!r}")
+    return text
+
+
+def _group(text: str) -> str:
+    if set(text) & set("/#+\0"):
+        raise ValueError(f"should be a name without / # +, but is {text!r}")
+    return text

@@ -1,0 +1,333 @@
+"""A connection to a DXL fabric; the only module that knows how ``dxlclient`` wants to be used.
+
+``dxlclient`` reconnects by itself, but an answer awaited over a lost connection is awaited to the
+end of its time limit, and a service whose re-registration gets no answer is never registered
+again.  Here a lost connection is noticed at once and replaced by a new one, from the beginning.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dxlclient.callbacks import RequestCallback, ResponseCallback
+from dxlclient.client import DxlClient
+from dxlclient.client_config import DxlClientConfig
+from dxlclient.message import ErrorResponse, Message, Request, Response
+from dxlclient.service import ServiceRegistrationInfo
+
+from txstore.dxl.errors import ConfigError, FabricError, NoAnswerError, RemoteError
+from txstore.dxl.protocol import ErrorReply, Reply
+
+logger = logging.getLogger(__name__)
+
+CLIENT_CONFIG = "dxlclient.config"
+
+#: Seconds between signs of life on an idle connection.  dxlclient's half an hour would leave a
+#: connection to a broker that lost its power unnoticed for as long.
+KEEP_ALIVE = 30
+
+#: Minutes after which a registration is renewed; a broker routes to a vanished service at most
+#: about this long.
+REGISTRATION_TTL = 10
+
+#: Seconds that a broker may take to accept a connection.
+REACH_TIMEOUT = 3.0
+
+#: Seconds that the confirmation of a registration, and a clean goodbye, may take.  dxlclient asks
+#: for the former once and waits 10 s for the answer.
+REGISTER_TIMEOUT = 11
+CLOSE_TIMEOUT = 20.0
+
+_POLL = 0.1
+
+Handler = Callable[[Any], "Reply | ErrorReply"]
+
+
+def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
+    """The ``DxlClientConfig`` of a folder of configuration.
+
+    :raises ConfigError: if it cannot work: no such file, no broker, a key that is not the
+        certificate's
+    """
+    path = os.path.join(os.fspath(config_dir), CLIENT_CONFIG)
+    if not os.path.isfile(path):
+        raise ConfigError(path, "there is no such file")
+    try:
+        config = DxlClientConfig.create_dxl_config_from_file(path)
+    except Exception as error:  # whatever its parsers raise
+        raise ConfigError(path, f"cannot be used: {error}") from error
+    if not config.brokers:
+        raise ConfigError(path, "names no broker")
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.load_verify_locations(config.broker_ca_bundle)
+        context.load_cert_chain(config.cert_file, config.private_key)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            path,
+            f"its certificates cannot be used: {error}"
+            f" (BrokerCertChain={config.broker_ca_bundle}, CertFile={config.cert_file},"
+            f" PrivateKey={config.private_key})",
+        ) from error
+    config.keep_alive_interval = KEEP_ALIVE
+    config.connect_retries = 0
+    config.reconnect_when_disconnected = False
+    return config
+
+
+def without_client_id(config: Any) -> Any:
+    """A copy of a configuration that gets a client id of its own.
+
+    Two clients with one id throw each other off the broker.
+    """
+    copy = DxlClientConfig(
+        broker_ca_bundle=config.broker_ca_bundle,
+        cert_file=config.cert_file,
+        private_key=config.private_key,
+        brokers=config.brokers,
+        websocket_brokers=config.websocket_brokers,
+        proxy_addr=config.proxy_addr,
+        proxy_port=config.proxy_port,
+        proxy_username=config.proxy_username,
+        proxy_password=config.proxy_password,
+    )
+    for setting in (
+        "use_websockets",
+        "keep_alive_interval",
+        "connect_retries",
+        "reconnect_when_disconnected",
+        "incoming_message_queue_size",
+        "incoming_message_thread_pool_size",
+    ):
+        setattr(copy, setting, getattr(config, setting))
+    return copy
+
+
+class _Answer(ResponseCallback):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.arrived = threading.Event()
+        self.message: Any = None
+
+    def on_response(self, response: Any) -> None:
+        self.message = response
+        self.arrived.set()
+
+
+class _Responder(RequestCallback):  # type: ignore[misc]
+    """Hands requests to a handler and its answers to the fabric."""
+
+    def __init__(self, client: Any, handler: Handler) -> None:
+        super().__init__()
+        self._client = client
+        self._handler = handler
+
+    def on_request(self, request: Any) -> None:
+        answer = self._handler(request)
+        if isinstance(answer, Reply):
+            response = Response(request)
+            response.payload = answer.payload
+        else:
+            response = ErrorResponse(request, error_code=0, error_message=answer.text)
+        response.other_fields = dict(answer.fields)
+        self._client.send_response(response)
+
+
+class _Attempt(threading.Thread):
+    """Something that dxlclient takes long over and cannot be told to end."""
+
+    def __init__(self, action: Callable[[], object]) -> None:
+        super().__init__(name="txstore-attempt", daemon=True)
+        self._action = action
+        self._problem: Exception | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._action()
+        except Exception as error:  # noqa: BLE001 - sockets', TLS's, MQTT's and dxlclient's own
+            self._problem = error
+
+    def wait(self, interrupted: Callable[[], bool], what: str) -> None:
+        """Wait for its end.
+
+        :param interrupted: asked now and then; once true the wait ends before
+        :raises FabricError: it failed, or was still under way when the wait ended
+        """
+        while self.is_alive() and not interrupted():
+            self.join(_POLL)
+        if self.is_alive():
+            raise FabricError(f"told to stop before it was possible to {what}")
+        if self._problem is not None:
+            raise FabricError(f"cannot {what}: {self._problem}") from self._problem
+
+    def then(self, action: Callable[[], object]) -> None:
+        """Do something after its end, whenever that comes."""
+
+        def follow() -> None:
+            self.join()
+            action()
+
+        threading.Thread(target=follow, name="txstore-after-attempt", daemon=True).start()
+
+
+class Connection:
+    """One connection to one broker of a fabric; once lost it stays lost.
+
+    :param interrupted: asked now and then while connecting or registering; once true it is given up
+    :raises FabricError: if no broker could be connected to
+    """
+
+    def __init__(self, config: Any, interrupted: Callable[[], bool] = bool) -> None:
+        _check_reachable(config)
+        self._client: Any = DxlClient(config)
+        self._serves = False
+        self._shared: list[str] = []
+        self._mqtt = self._client._client
+        # A segment and its answer are each written in two parts, and without this the second
+        # waits for the other side's delayed acknowledgement of the first.
+        self._mqtt.on_socket_open = _send_at_once
+        self._interrupted = interrupted
+        attempt = _Attempt(self._client.connect)
+        try:
+            attempt.wait(interrupted, "connect to the fabric")
+        except FabricError:
+            if attempt.is_alive():
+                attempt.then(self._close)
+            else:
+                self.close()
+            raise
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection still stands."""
+        return bool(self._client.connected)
+
+    def request(
+        self,
+        topic: str,
+        payload: bytes,
+        fields: Mapping[str, str] | None = None,
+        *,
+        timeout: float,
+        service_id: str = "",
+        interrupted: Callable[[], bool] = bool,
+    ) -> Any:
+        """Send a request and wait for its answer (``.payload``, ``.other_fields``).
+
+        :param timeout: seconds to wait
+        :param service_id: the one instance of the service to ask; empty lets the broker choose
+        :param interrupted: asked now and then; once true the wait ends
+        :raises NoAnswerError: if the time, the connection or the caller's patience ended first
+        :raises RemoteError: if the answer is an error
+        """
+        message = Request(topic)
+        message.payload = payload
+        message.other_fields = dict(fields or {})
+        message.service_id = service_id
+        answer = _Answer()
+        deadline = time.monotonic() + timeout
+        self._client.async_request(message, answer)
+        while not answer.arrived.wait(_POLL):
+            if not self.connected:
+                raise NoAnswerError("the connection to the fabric was lost")
+            if time.monotonic() >= deadline:
+                raise NoAnswerError(f"no answer within {timeout:g} s")
+            if interrupted():
+                raise NoAnswerError("interrupted")
+        response = answer.message
+        if response.message_type == Message.MESSAGE_TYPE_ERROR:
+            facts = response.other_fields
+            raise RemoteError(
+                response.error_message,
+                code=response.error_code & 0xFFFFFFFF,
+                kind=facts.get("error", ""),
+                facts=facts,
+            )
+        return response
+
+    def register(self, service_type: str, handlers: Mapping[str, Handler]) -> str:
+        """Register a service with the fabric and answer its requests from now on.
+
+        :return: the id of this instance of the service
+        :raises FabricError: if the fabric does not confirm it
+        """
+        self._serves = True
+        service = ServiceRegistrationInfo(self._client, service_type)
+        service.ttl = REGISTRATION_TTL
+        for topic, handler in handlers.items():
+            service.add_topic(topic, _Responder(self._client, handler))
+        attempt = _Attempt(lambda: self._client.register_service_sync(service, REGISTER_TIMEOUT))
+        attempt.wait(self._interrupted, "register the service")
+        return str(service.service_id)
+
+    def share(self, group: str, handlers: Mapping[str, Handler]) -> None:
+        """Answer requests in turn with all others of ``group``, on a plain MQTT broker."""
+        self._serves = True
+        for topic, handler in handlers.items():
+            self._client.add_request_callback(topic, _Responder(self._client, handler))
+        for topic in handlers:
+            shared = f"$share/{group}/{topic}"
+            self._client.subscribe(shared)
+            self._shared.append(shared)
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
+        """Take no new requests, answer those that have come, and disconnect.
+
+        :param timeout: seconds to wait at most
+        :return: whether all of it was done
+        """
+        # To a broker that is gone without a word dxlclient says goodbye for minutes.
+        closing = threading.Thread(target=self._close, name="txstore-close", daemon=True)
+        closing.start()
+        closing.join(timeout)
+        if closing.is_alive():
+            logger.warning("A connection did not close within %g s; leaving it behind.", timeout)
+        return not closing.is_alive()
+
+    def _close(self) -> None:
+        if self._serves and self.connected:
+            # The broker's acknowledgement comes after every request that it sent before, so that
+            # what dxlclient then waits for is all there is.  (A registered service stays
+            # subscribed until it is unregistered: the broker would send requests to nobody.)
+            for topic in self._shared:
+                self._client.unsubscribe(topic)
+            self._client.disconnect()
+        else:
+            # After a failed attempt dxlclient leaves its MQTT loop running, which would connect
+            # one day, under our client id.
+            self._mqtt.disconnect()
+            self._mqtt.loop_stop()
+        self._client.destroy()
+
+
+def _check_reachable(config: Any) -> None:
+    """Find out at once what takes dxlclient ten seconds, and why.
+
+    :raises FabricError: no broker takes connections
+    """
+    if config.use_websockets and config.proxy_addr is not None:
+        return
+    problems = []
+    for broker in config.brokers:
+        for host in dict.fromkeys(filter(None, (broker.host_name, broker.ip_address))):
+            try:
+                socket.create_connection((host, int(broker.port)), REACH_TIMEOUT).close()
+            except OSError as error:
+                problems.append(f"{host} port {broker.port}: {error}")
+            else:
+                return
+    raise FabricError(f"cannot connect to the fabric: {'; '.join(problems)}")
+
+
+def _send_at_once(_client: object, _userdata: object, sock: Any) -> None:
+    # A TLS socket passes this on; a websocket's wrapper has no such method.
+    if isinstance(sock, socket.socket):
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

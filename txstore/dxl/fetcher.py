@@ -1,0 +1,157 @@
+"""Gets stored files back, and lists them."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+from txstore.dxl.errors import FabricError, FileChangedError, RemoteError
+from txstore.dxl.link import Link
+from txstore.dxl.protocol import (
+    LARGEST_SEGMENT,
+    STORE_TOPIC,
+    ErrorKind,
+    ListedFile,
+    StoredVersion,
+    Topics,
+    decode_json,
+    encode_json,
+)
+
+_BLOCK = 1024 * 1024
+
+
+class FileFetcher:
+    """Reads from the store behind a topic.
+
+    :param link: the way to the fabric
+    :param store_topic: topic of the store
+    :param segment_size: bytes an answer brings at most
+    """
+
+    def __init__(
+        self, link: Link, *, store_topic: str = STORE_TOPIC, segment_size: int = LARGEST_SEGMENT
+    ) -> None:
+        if not 1 <= segment_size <= LARGEST_SEGMENT:
+            raise ValueError(f"segment_size should be from 1 to {LARGEST_SEGMENT} bytes")
+        self._link = link
+        self._topics = Topics(store_topic)
+        self._segment_size = segment_size
+
+    def files(self, page: int = 1000) -> Iterator[ListedFile]:
+        """The stored files by name.
+
+        :param page: files a request asks for
+        """
+        after: str | None = None
+        while True:
+            request = {"after": after, "limit": page}
+            answer = decode_json(self._link.ask(self._topics.listing, encode_json(request)).payload)
+            for line in answer["files"]:
+                yield ListedFile.from_json(line)
+            after = answer["next"]
+            if after is None:
+                return
+
+    def version(self, name: str) -> StoredVersion:
+        """Which file is stored under a name.
+
+        :raises RemoteError: none is, or the name is refused
+        """
+        return StoredVersion.from_fields(self._read(name, 0, 0, None).other_fields)
+
+    def get(
+        self,
+        name: str,
+        target: str | os.PathLike[str],
+        progress: Callable[[int, int], None] = lambda _done, _size: None,
+    ) -> StoredVersion:
+        """Bring a stored file to ``target``, which appears whole or not at all.
+
+        What an interrupted call brought lies beside ``target`` and is gone on with.
+
+        :param progress: called with the bytes that are here and the size of the file
+        :raises FileChangedError: the stored file was replaced on the way
+        :raises RemoteError: there is none, or the name is refused
+        :raises GaveUpError: the service did not answer for the link's ``retry_for`` seconds
+        :raises OSError: ``target`` cannot be written
+        """
+        version = self.version(name)
+        folder, base = os.path.split(os.path.abspath(target))
+        # The hash in its name makes sure that only bytes of this version are continued.
+        part = os.path.join(folder, f".{version.sha256}.txstore-part")
+        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        with os.fdopen(fd, "r+b") as file:
+            _lock(file, part)
+            try:
+                self._complete(file, name, version, progress)
+            except FileChangedError:
+                os.unlink(part)
+                raise
+            file.flush()
+            os.fsync(file.fileno())
+            os.replace(part, os.path.join(folder, base))
+        _flush_folder(folder)
+        return version
+
+    def _complete(
+        self,
+        file: BinaryIO,
+        name: str,
+        version: StoredVersion,
+        progress: Callable[[int, int], None],
+    ) -> None:
+        digest = hashlib.sha256()
+        while block := file.read(_BLOCK):
+            digest.update(block)
+        done = file.tell()
+        while done < version.size:
+            progress(done, version.size)
+            data = self._segment(name, done, version)
+            file.write(data)
+            digest.update(data)
+            done += len(data)
+        progress(done, version.size)
+        if digest.hexdigest() != version.sha256:
+            raise FileChangedError(
+                name, f"what was brought of {name!r} is not the stored file; get it again"
+            )
+
+    def _segment(self, name: str, offset: int, version: StoredVersion) -> bytes:
+        answer = self._read(name, offset, self._segment_size, version)
+        data = bytes(answer.payload or b"")
+        fields = answer.other_fields
+        if StoredVersion.from_fields(fields) != version or fields.get("offset") != str(offset):
+            raise FileChangedError(name, f"{name!r} was replaced on the way; get it again")
+        if hashlib.sha256(data).hexdigest() != fields.get("segment_sha256") or not data:
+            raise FabricError(f"bytes of {name!r} from {offset} on arrived damaged")
+        return data
+
+    def _read(self, name: str, offset: int, length: int, version: StoredVersion | None) -> Any:
+        request: dict[str, object] = {"name": name, "offset": offset, "length": length}
+        if version is not None:
+            request["version"] = version.to_fields()
+        try:
+            return self._link.ask(self._topics.get, encode_json(request))
+        except RemoteError as error:
+            if error.kind == ErrorKind.CHANGED:
+                raise FileChangedError(name, str(error)) from error
+            raise
+
+
+def _lock(file: BinaryIO, part: str) -> None:
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FabricError(f"another process is getting the same file into {part!r}") from error
+
+
+def _flush_folder(folder: str) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,252 @@
+"""What the service answers to each request.  Knows the store and the protocol, not the fabric."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, BinaryIO
+
+from txstore import FileStoreManager, FileStoreProp, FileStoreResultProp
+from txstore.dxl.config import ServiceConfig
+from txstore.dxl.protocol import (
+    LARGEST_SEGMENT,
+    MARK,
+    VERSION,
+    ErrorReply,
+    ListedFile,
+    NoSuchFileError,
+    Reply,
+    RequestedVersionError,
+    StatusAnswer,
+    StoredVersion,
+    decode_json,
+    error_reply,
+    json_reply,
+    status_reply,
+)
+from txstore.errors import FieldError, NameRefusedError, RequestError, TxStoreError
+from txstore.stored import Opened, StoredFiles
+
+logger = logging.getLogger(__name__)
+
+#: Files a page of the list has at most, and bytes after which it ends before that.
+PAGE = 1000
+PAGE_BYTES = LARGEST_SEGMENT - 64 * 1024
+
+#: Hashes of files without a completion record that a worker remembers.
+HASHES_KEPT = 1024
+
+
+class LimitError(RequestError):
+    """The request goes beyond a limit that the service's configuration sets."""
+
+
+class StoreHandlers:
+    """The service's four answers, one method a topic.
+
+    Each takes a message (``.payload``, ``.other_fields``) and returns what to send back; none
+    raises.  Safe to call from any number of threads.
+    """
+
+    def __init__(self, manager: FileStoreManager, config: ServiceConfig) -> None:
+        self._manager = manager
+        self._config = config
+        self._stored = StoredFiles(manager.storage_dir, manager.working_dir, manager.stored_sha256)
+        self._hashes = _HashCache(HASHES_KEPT)
+
+    def by_topic(self) -> dict[str, Callable[[Any], Reply | ErrorReply]]:
+        """The handlers and the topics they answer on."""
+        topics = self._config.topics
+        return {
+            topics.store: self.store,
+            topics.status: self.status,
+            topics.listing: self.list_files,
+            topics.get: self.get,
+        }
+
+    def store(self, message: Any) -> Reply | ErrorReply:
+        """A segment, the last segment or a cancel."""
+        return self._answer(self._store, message)
+
+    def status(self, message: Any) -> Reply | ErrorReply:
+        """How far a transfer is; one that is unknown is answered as such."""
+        return self._answer(self._status, message)
+
+    def list_files(self, message: Any) -> Reply | ErrorReply:
+        """A page of the stored files, by name."""
+        return self._answer(self._list, message)
+
+    def get(self, message: Any) -> Reply | ErrorReply:
+        """A piece of a stored file."""
+        return self._answer(self._get, message)
+
+    def _answer(self, handler: Callable[[Any], Reply], message: Any) -> Reply | ErrorReply:
+        try:
+            return handler(message)
+        except RequestError as error:
+            logger.info("Refused: %s", error)
+            return error_reply(error)
+        except (TxStoreError, OSError) as error:
+            logger.error("Failed: %s", error)
+            return error_reply(error)
+        except Exception as error:
+            # Whatever it was, the sender has to hear of it, or it waits for nothing.
+            logger.exception("A request could not be answered")
+            return error_reply(error)
+
+    def _store(self, message: Any) -> Reply:
+        fields = message.other_fields
+        self._check_limits(fields, len(message.payload or b""))
+        result = self._manager.store_segment(message)
+        if result.file_result == FileStoreResultProp.STORE:
+            logger.info(
+                "Stored %r: %s bytes, SHA-256 %s, %d segments, id %s",
+                *(fields[FileStoreProp.NAME], fields[FileStoreProp.SIZE]),
+                *(fields[FileStoreProp.HASH_SHA256], result.segments_received, result.file_id),
+            )
+        elif result.file_result == FileStoreResultProp.CANCEL:
+            logger.info("Cancelled id %s, %d segments", result.file_id, result.segments_received)
+        return json_reply(result.to_dict())
+
+    def _check_limits(self, fields: Any, payload_size: int) -> None:
+        """Refuse what goes beyond the configuration's limits.  Repeats are the store's to judge."""
+        largest = self._config.max_file_size
+        most = self._config.max_transfers
+        result = fields.get(FileStoreProp.RESULT)
+        if (largest is None and most is None) or result == FileStoreResultProp.CANCEL:
+            return
+        if largest is not None and payload_size > largest:
+            raise LimitError(f"Files of at most {largest} bytes are taken")
+        file_id = fields.get(FileStoreProp.ID)
+        status = self._manager.status(file_id) if file_id else None
+        segments, received = 0, 0
+        if status is not None and (
+            status.state != "stored" or _is_number(fields, status.segments_received)
+        ):
+            segments, received = status.segments_received, status.bytes_received
+        if not _is_number(fields, segments + 1):
+            return
+        if largest is not None and received + payload_size > largest:
+            raise LimitError(f"Files of at most {largest} bytes are taken", file_id=file_id)
+        # A file that comes in one segment leaves no unfinished transfer behind.
+        if most is not None and segments == 0 and not result:
+            under_way = len(self._manager.transfers())
+            if under_way >= most:
+                raise LimitError(
+                    f"{under_way} transfers are under way, and no more are taken", file_id=file_id
+                )
+
+    def _status(self, message: Any) -> Reply:
+        file_id = decode_json(message.payload).get("file_id")
+        if not isinstance(file_id, str) or not file_id:
+            raise FieldError("A file_id should be given", field="file_id", received=file_id)
+        status = self._manager.status(file_id)
+        if status is None:
+            return status_reply(StatusAnswer(file_id, "unknown"))
+        return status_reply(
+            StatusAnswer(
+                file_id,
+                status.state,
+                status.segments_received,
+                status.bytes_received,
+                status.sha256,
+            )
+        )
+
+    def _list(self, message: Any) -> Reply:
+        request = decode_json(message.payload)
+        after = request.get("after")
+        if after is not None and not isinstance(after, str):
+            raise FieldError("after should be a name", field="after", received=after)
+        limit = min(_number(request, "limit", PAGE), PAGE)
+        page: list[dict[str, object]] = []
+        size = 0
+        for name, length, mtime_ns, sha256 in self._stored.files(after, limit):
+            line = vars(ListedFile(name, length, mtime_ns, sha256))
+            page.append(line)
+            size += len(json.dumps(line))
+            if size > PAGE_BYTES:
+                break
+        full = bool(page) and (len(page) == limit or size > PAGE_BYTES)
+        return json_reply({"files": page, "next": page[-1]["name"] if full else None})
+
+    def _get(self, message: Any) -> Reply:
+        request = decode_json(message.payload)
+        name = request.get("name")
+        if not isinstance(name, str) or not name:
+            raise FieldError("The name of a stored file should be given", field="name")
+        offset = _number(request, "offset", 0)
+        length = min(_number(request, "length", 0), LARGEST_SEGMENT)
+        try:
+            opened = self._stored.open(name)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise NoSuchFileError(f"No file {name!r} is stored") from error
+        except NameRefusedError as error:
+            raise RequestError(f"The name {name!r} is refused: {error.reason}") from error
+        with opened.file as file:
+            version = StoredVersion(opened.size, opened.mtime_ns, self._hash_of(opened, name))
+            wanted = request.get("version")
+            if wanted is not None and StoredVersion.from_fields(wanted) != version:
+                raise RequestedVersionError(
+                    f"The file {name!r} is another now: {version}. Get it again from its start"
+                )
+            file.seek(offset)
+            data = file.read(length)
+            if opened.changed():
+                raise RequestedVersionError(f"The file {name!r} was changed while it was read")
+        fields = {MARK: VERSION, "offset": str(offset), **version.to_fields()}
+        return Reply(data, {**fields, "segment_sha256": hashlib.sha256(data).hexdigest()})
+
+    def _hash_of(self, opened: Opened, name: str) -> str:
+        if opened.sha256 is not None:
+            return opened.sha256
+        sha256 = self._hashes.get(opened.identity, opened.file)
+        if opened.changed():
+            raise RequestedVersionError(f"The file {name!r} was changed while it was read")
+        return sha256
+
+
+def _is_number(fields: Any, segment: int) -> bool:
+    return str(fields.get(FileStoreProp.SEGMENT_NUMBER)).strip() == str(segment)
+
+
+def _number(request: dict[str, Any], field: str, default: int) -> int:
+    value = request.get(field, default)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise FieldError(f"{field} should be a number from 0", field=field, received=value)
+    return value
+
+
+class _HashCache:
+    """SHA-256 of files, read once as long as they stay the same."""
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._hashes: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._lock = threading.Lock()
+        self._reading: dict[tuple[int, ...], threading.Lock] = {}
+
+    def get(self, identity: tuple[int, ...], file: BinaryIO) -> str:
+        with self._lock:
+            reading = self._reading.setdefault(identity, threading.Lock())
+        # One reads, and whoever asks meanwhile waits for its result.
+        with reading:
+            with self._lock:
+                known = self._hashes.get(identity)
+            if known is None:
+                file.seek(0)
+                digest = hashlib.sha256()
+                while block := file.read(1024 * 1024):
+                    digest.update(block)
+                known = digest.hexdigest()
+            with self._lock:
+                self._hashes[identity] = known
+                self._hashes.move_to_end(identity)
+                while len(self._hashes) > self._kept:
+                    self._hashes.popitem(last=False)
+                self._reading.pop(identity, None)
+        return known

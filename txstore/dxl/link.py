@@ -1,0 +1,163 @@
+"""A client's way to a service that outlives its connections: asks until it is answered."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any
+
+from txstore.dxl.errors import (
+    FabricError,
+    GaveUpError,
+    InterruptedSendError,
+    NoAnswerError,
+    RemoteError,
+)
+from txstore.dxl.fabric import Connection, load_client_config
+from txstore.dxl.protocol import SERVICE_NOT_FOUND, ErrorKind
+
+logger = logging.getLogger(__name__)
+
+#: Seconds: the first pause before a request is repeated, and the longest that pauses grow to.
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 15.0
+
+
+class Link:
+    """Asks services on a fabric, over as many connections as it takes.
+
+    To be used by one thread at a time; :attr:`stop` may be set by any.
+
+    :param config_dir: folder with ``dxlclient.config``
+    :param answer_timeout: seconds to wait for one answer
+    :param retry_for: seconds to go on asking without an answer
+    :param notice: called with a line of text when something has to be repeated
+    :raises ConfigError: the configuration cannot work
+    """
+
+    def __init__(
+        self,
+        config_dir: str | os.PathLike[str],
+        *,
+        answer_timeout: float = 20.0,
+        retry_for: float = 600.0,
+        notice: Callable[[str], None] = logger.info,
+    ) -> None:
+        self._config = load_client_config(config_dir)
+        self.answer_timeout = answer_timeout
+        self.retry_for = retry_for
+        self.notice = notice
+        #: Once set, every wait ends with :class:`InterruptedSendError`.
+        self.stop = threading.Event()
+        self._connection: Connection | None = None
+
+    def __enter__(self) -> Link:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def once(
+        self,
+        topic: str,
+        payload: bytes,
+        fields: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> Any:
+        """Ask one time.
+
+        :param timeout: seconds, instead of ``answer_timeout``
+        :raises NoAnswerError: there was no answer, for whatever reason
+        :raises RemoteError: the answer is an error
+        :raises InterruptedSendError: :attr:`stop` is set
+        """
+        self._check_stop()
+        if self._connection is not None and not self._connection.connected:
+            self.close()
+        try:
+            if self._connection is None:
+                self._connection = Connection(self._config, self.stop.is_set)
+        except FabricError as error:
+            self._check_stop()
+            raise NoAnswerError(str(error)) from error
+        try:
+            return self._connection.request(
+                topic,
+                payload,
+                fields,
+                timeout=self.answer_timeout if timeout is None else timeout,
+                interrupted=self.stop.is_set,
+            )
+        except NoAnswerError:
+            self._check_stop()
+            raise
+
+    def ask(self, topic: str, payload: bytes, fields: Mapping[str, str] | None = None) -> Any:
+        """Ask until there is an answer, with growing pauses; the request is always the same.
+
+        :raises RemoteError: the answer is an error that repeating does not mend
+        :raises GaveUpError: ``retry_for`` is over
+        :raises InterruptedSendError: :attr:`stop` is set
+        """
+        patience = Patience(self)
+        while True:
+            try:
+                return self.once(topic, payload, fields)
+            except NoAnswerError as error:
+                patience.use(error)
+            except RemoteError as error:
+                if not is_temporary(error):
+                    raise
+                patience.use(error)
+
+    def _check_stop(self) -> None:
+        if self.stop.is_set():
+            raise InterruptedSendError("stopped by the user")
+
+
+class Patience:
+    """How long to go on with something that fails, and how long to pause before the next try."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._deadline = time.monotonic() + link.retry_for
+        self._pause = FIRST_PAUSE
+
+    def use(self, problem: Exception) -> None:
+        """Pause after a failed try.
+
+        :raises GaveUpError: there is no patience left
+        :raises InterruptedSendError: the link was stopped meanwhile
+        """
+        # Senders that failed together should not all come back at the same moment.
+        pause = self._pause * random.uniform(0.75, 1.25)
+        if time.monotonic() + pause > self._deadline:
+            raise GaveUpError(
+                f"nothing went forward for {self._link.retry_for:g} s; at last: {problem}"
+            ) from problem
+        self._link.notice(f"{problem}; trying again in {pause:.1f} s")
+        if self._link.stop.wait(pause):
+            raise InterruptedSendError("stopped by the user") from problem
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+
+def is_temporary(error: RemoteError) -> bool:
+    """Whether the same request may have another answer later."""
+    return error.code == SERVICE_NOT_FOUND or error.kind == ErrorKind.UNAVAILABLE

@@ -1,0 +1,37 @@
+"""Signals, handed to a thread.
+
+A signal's handler runs in the main thread between two of its steps, perhaps while that thread holds
+the lock of the very event that the handler would set, and then waits for itself for ever.
+"""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def relayed(*numbers: signal.Signals, to: Callable[[], None]) -> Iterator[None]:
+    """For the time of a ``with``, call ``to`` in a thread of its own whenever a signal comes.
+
+    :param numbers: the signals; their handlers are restored at the end
+    :raises ValueError: called in another thread than the main one
+    """
+    # Its put() may be interrupted by itself, unlike that of other queues.
+    came: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def relay() -> None:
+        while came.get():
+            to()
+
+    threading.Thread(target=relay, name="txstore-signals", daemon=True).start()
+    before = {number: signal.signal(number, lambda *_: came.put(True)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        came.put(False)

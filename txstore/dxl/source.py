@@ -1,0 +1,105 @@
+"""The local file that is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import uuid
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from txstore import FileStoreProp, FileStoreResultProp
+from txstore.dxl.errors import FileChangedError
+
+#: Ids tried for one file: each that another transfer holds costs one.
+MOST_IDS = 20
+
+_NAMESPACE = uuid.UUID("7ac5f4f0-3f5c-5f0e-9b0a-0d1f6ac0a5d4")
+_BLOCK = 1024 * 1024
+
+
+class Source:
+    """The file that is sent: its bytes, and the hash of those that the store has.
+
+    :ivar offset: bytes that the store has
+    """
+
+    def __init__(self, file: BinaryIO, path: str, name: str) -> None:
+        self._file = file
+        self._path = path
+        self.name = name
+        found = os.fstat(file.fileno())
+        self.size = found.st_size
+        self._mtime_ns = found.st_mtime_ns
+        self.offset = 0
+        self._digest = hashlib.sha256()
+
+    def ids(self) -> Iterator[str]:
+        """The ids this file may be sent under, the same ones each time, best first.
+
+        They depend on the machine, so that senders of different files with one name do not meet,
+        and on size and time, so that a changed file does not go on where the old one stopped.
+        """
+        facts = [self.name, platform.node(), self._path, self.size, self._mtime_ns]
+        for attempt in range(MOST_IDS):
+            yield str(uuid.uuid5(_NAMESPACE, json.dumps([*facts, attempt])))
+        yield str(uuid.uuid4())
+
+    def rewind(self) -> None:
+        """The store has nothing."""
+        self.offset = 0
+        self._digest = hashlib.sha256()
+
+    def skip(self, size: int, sha256: str | None) -> bool:
+        """The store has ``size`` bytes; whether they are the first of this file."""
+        if sha256 is None or size > self.size:
+            return False
+        digest = hashlib.sha256()
+        self._file.seek(0)
+        left = size
+        while left and (block := self._file.read(min(left, _BLOCK))):
+            digest.update(block)
+            left -= len(block)
+        if left or digest.hexdigest() != sha256.lower():
+            return False
+        self._digest = digest
+        self.offset = size
+        return True
+
+    def segment(self, file_id: str, number: int, size: int) -> tuple[bytes, dict[str, str]]:
+        """The next bytes and the message's fields.
+
+        :raises FileChangedError: the file is not what it was at the start
+        """
+        self._file.seek(self.offset)
+        data = self._file.read(min(size, self.size - self.offset))
+        fields = {FileStoreProp.SEGMENT_NUMBER: str(number), FileStoreProp.ID: file_id}
+        last = self.offset + len(data) == self.size
+        if last or not data:
+            self._check_unchanged()
+            digest = self._digest.copy()
+            digest.update(data)
+            fields[FileStoreProp.RESULT] = FileStoreResultProp.STORE
+            fields[FileStoreProp.NAME] = self.name
+            fields[FileStoreProp.SIZE] = str(self.size)
+            fields[FileStoreProp.HASH_SHA256] = digest.hexdigest()
+        return data, fields
+
+    def acknowledged(self, data: bytes) -> None:
+        """The store has these bytes too."""
+        self._digest.update(data)
+        self.offset += len(data)
+
+    def sha256(self) -> str:
+        """Hex hash of the bytes that the store has."""
+        return self._digest.hexdigest()
+
+    def _check_unchanged(self) -> None:
+        found = os.fstat(self._file.fileno())
+        if (found.st_size, found.st_mtime_ns) != (self.size, self._mtime_ns):
+            raise FileChangedError(
+                self._path,
+                f"{self._path!r} was changed while it was sent and is not stored; send it again",
+            )

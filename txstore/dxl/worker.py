@@ -1,0 +1,87 @@
+"""One serving process: with others under a supervisor, or alone.
+
+``python -m txstore.dxl.worker CONFIG_DIR FD`` is what the supervisor starts.  ``FD`` is a socket to
+it: a byte says that the worker is ready, and the supervisor's end, if it dies, ends the worker too.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+
+from txstore.dxl.config import ServiceConfig
+from txstore.dxl.service import FileTransferService
+from txstore.dxl.signals import relayed
+
+logger = logging.getLogger(__name__)
+
+READY = b"+"
+
+
+def set_up_logging(config: ServiceConfig) -> None:
+    """As the folder's ``logging.config`` says, else lines on standard error.
+
+    :raises ValueError: ``logging.config`` cannot work
+    """
+    if config.logging_config is not None:
+        try:
+            logging.config.fileConfig(config.logging_config, disable_existing_loggers=False)
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"{config.logging_config}: {error}") from error
+        return
+    logging.basicConfig(
+        level=logging.INFO,
+        stream=sys.stderr,
+        format="%(asctime)s %(process)d %(name)s %(levelname)s %(message)s",
+    )
+    # What matters of it is said by the service in its own words.
+    logging.getLogger("dxlclient").setLevel(logging.CRITICAL)
+
+
+def serve_until_told(
+    service: FileTransferService, on_ready: Callable[[], None], stop: threading.Event
+) -> int:
+    """Serve until ``stop`` is set, by SIGTERM, SIGINT or the caller.
+
+    :param on_ready: called once, when requests are answered for the first time
+    :return: the process's exit code: 0 after a clean stop, else 1
+    """
+
+    with relayed(signal.SIGTERM, signal.SIGINT, to=stop.set):
+        service.start()
+        said = False
+        while not stop.wait(0.1) and not service.ended.is_set():
+            if not said and service.ready.is_set():
+                said = True
+                on_ready()
+        if service.ended.is_set():
+            return 1
+        logger.info("Stopping")
+        if service.stop():
+            return 0
+    logger.error("A request did not end in time; leaving it to the next start")
+    return 1
+
+
+def _main(config_dir: str, descriptor: str) -> int:
+    config = ServiceConfig.load(config_dir)
+    set_up_logging(config)
+    supervisor = socket.socket(fileno=int(descriptor))
+    stop = threading.Event()
+
+    def watch() -> None:
+        supervisor.recv(1)  # it never sends: this returns when it is gone
+        stop.set()
+
+    threading.Thread(target=watch, name="txstore-supervisor", daemon=True).start()
+    service = FileTransferService(config, own_client_id=True)
+    return serve_until_told(service, lambda: supervisor.sendall(READY), stop)
+
+
+if __name__ == "__main__":
+    sys.exit(_main(*sys.argv[1:]))

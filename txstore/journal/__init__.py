@@ -1,0 +1,1 @@
+"""The journal: what is known of every transfer, in SQLite under the working dir."""

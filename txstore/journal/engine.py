@@ -1,0 +1,436 @@
+"""The journal's connection to SQLite: opened, proved, written under a lock, flushed, let go.
+
+All writers, in all processes, hold the **journal lock** around a transaction, and checkpoints run
+only under it.  SQLite before 3.51.3 can corrupt the database when a checkpoint races a commit on
+another connection ("WAL-reset bug"); and the kernel's lock queues better than SQLite's busy
+handler, which sleeps a millisecond at least.
+
+Commits are made at ``synchronous=NORMAL``, which does not flush; ``flush`` then flushes the
+write-ahead log (WAL) itself.  Together they are what ``synchronous=FULL`` does, but the flush is
+taken only where the level asks for it, needs no lock, and goes through ``disk``.  A WAL that was
+checkpointed and begun anew in between has been flushed by SQLite into the database first.
+
+No code in this process may open and close ``journal.db`` or its ``-shm`` beside SQLite: closing
+any descriptor of a file drops all of the process's POSIX locks on it, SQLite's too.  The ``-wal``
+carries no locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+import threading
+import weakref
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from txstore import forks
+from txstore.disk import Disk
+from txstore.errors import (
+    JournalError,
+    LockTimeoutError,
+    ReplacedError,
+)
+from txstore.journal.sqlite import (
+    SELECT_VERSION,
+    Row,
+    Statement,
+    check_version,
+    connect,
+    translate,
+)
+from txstore.journal.wal import WalFile, make_reserve, release_reserve
+from txstore.locks import Deadline, Lock
+
+logger = logging.getLogger(__name__)
+
+#: Beyond this size (bytes) the WAL is checkpointed; the next commit then begins it anew and cuts
+#: it back to this size, never below.
+WAL_LIMIT = 4 * 1024 * 1024
+#: How much the WAL must grow (bytes) before a checkpoint that a reader held up is tried again.
+_RETRY_GROWTH = 1024 * 1024
+#: Seconds that closing waits for the journal lock before it goes on without.
+_CLOSE_TIMEOUT = 5.0
+
+#: What each connection must answer, or it is refused.  ``synchronous`` 1 is NORMAL; never OFF,
+#: which also drops the checkpoint's flushes.
+_PRAGMAS: tuple[tuple[str, object], ...] = (
+    ("journal_mode", "wal"),
+    ("synchronous", 1),
+    ("wal_autocheckpoint", 0),
+    ("journal_size_limit", WAL_LIMIT),
+)
+
+
+class Write(NamedTuple):
+    """One statement of a transaction.
+
+    :ivar guarded: whether it must touch exactly one row, or the transaction is rolled back
+    """
+
+    statement: Statement
+    values: Mapping[str, Any]
+    guarded: bool = False
+
+
+class Journal:
+    """A journal of the current revision.  Thread-safe; usable on both sides of a fork.
+
+    :param folder_fd: descriptor of the working dir
+    :param lock: the journal lock
+    :param mode: permission bits of the journal's files
+    :param busy_timeout: seconds that SQLite itself may wait
+    :raises JournalError: it cannot be opened, or not in the mode that it needs
+    """
+
+    def __init__(
+        self, disk: Disk, path: str, folder_fd: int, lock: Lock, mode: int, busy_timeout: float
+    ) -> None:
+        self._disk, self.path, self._folder_fd = disk, path, folder_fd
+        self._lock, self._mode, self._busy_timeout = lock, mode, busy_timeout
+        self._wal_name = os.path.basename(path) + "-wal"
+        # Held around every use of the connection; `before_fork` takes it to know that nobody is
+        # inside SQLite.
+        self.mutex = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._wal: WalFile | None = None
+        self._inode: tuple[int, int] | None = None
+        self._shm: tuple[int, int] | None = None
+        self._extended = False
+        self._checkpoint_at = WAL_LIMIT
+        self._translated = _Translated(self)
+        forks.let_go(self)
+        with _Using(self, Deadline(busy_timeout)), self._translated:
+            self._connect()
+
+    # --- reading and writing -----------------------------------------------------------------
+
+    def read(
+        self, statement: Statement, values: Mapping[str, Any], deadline: Deadline
+    ) -> list[Row]:
+        """All rows of a SELECT, fetched whole: no read transaction stays open."""
+        with _Using(self, deadline), self._translated:
+            return statement.run(self._connect(), values).fetchall()
+
+    def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
+        """One transaction; not durable before ``flush``.
+
+        :param frees: whether it removes something: then it gets the reserve on a full disk
+        :return: ``False`` where a guarded statement found its row changed; nothing was written
+        :raises JournalVersionError: a newer txstore upgraded the journal meanwhile
+        :raises ReplacedError: the journal or its WAL is no longer the file that was opened
+        :raises JournalError: SQLite failed; whether it was written shows when the row is read
+        """
+        with _Using(self, deadline), self._lock.held(deadline):
+            try:
+                return self._transaction(writes)
+            except JournalError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                # The WAL's own space may be written over once it is checkpointed; a cancel, which
+                # must work on a full disk, gets what is kept for it besides.
+                if frees:
+                    release_reserve(self._disk, self._folder_fd)
+                try:
+                    self._checkpoint()
+                except JournalError as reason:
+                    logger.warning("The journal's log could not be checkpointed: %s", reason)
+                return self._transaction(writes)
+
+    def _transaction(self, writes: tuple[Write, ...]) -> bool:
+        try:
+            with self._translated:
+                connection = self._connect()
+                # By an index that is not the others' it would be written over their commits.
+                if self._found("-shm")[:2] != self._shm:
+                    raise ReplacedError(self.path + "-shm", "journal")
+                self._extend_wal()
+                if len(writes) == 1 and writes[0].guarded:
+                    # A statement of its own is a transaction of its own.
+                    done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
+                    if not done:
+                        self._check_version(connection)
+                else:
+                    done = self._run_all(connection, writes)
+        except BaseException:
+            # Whatever SQLite did or did not do is found out by a new connection; closing this
+            # one rolls back what was not committed.
+            self._disconnect()
+            raise
+        self._checkpoint_if_large(self._verify())
+        return done
+
+    def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
+        connection.execute("BEGIN IMMEDIATE")
+        self._check_version(connection)
+        for write in writes:
+            cursor = write.statement.run(connection, write.values)
+            if write.guarded and cursor.rowcount != 1:
+                connection.execute("ROLLBACK")
+                return False
+        connection.execute("COMMIT")
+        return True
+
+    def verify(self, deadline: Deadline) -> None:
+        """Check, before an answer that wrote nothing, that what was read is still the journal.
+
+        :raises ReplacedError: it is not
+        """
+        with _Using(self, deadline), self._translated:
+            self._connect()  # a fork in another thread may have closed it since
+            self._verify()
+
+    def flush(self, deadline: Deadline) -> None:
+        """Make durable all that was committed before, by whomever.
+
+        Needs no lock, so that other transfers commit meanwhile.
+
+        :raises OSError: the flush failed; nothing that rests on those commits may be answered
+        """
+        while True:
+            with _Using(self, deadline):
+                with self._translated:
+                    self._connect()
+                self._verify()
+                wal = self._wal
+                assert wal is not None
+                if not wal.proven:
+                    with self._lock.held(deadline):
+                        wal.write_anew()
+                    return
+            if wal.flush(deadline, self.path):
+                return
+
+    # --- the connection ----------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        """The connection, opened if need be.  Called with the mutex held."""
+        if self._connection is not None:
+            return self._connection
+        try:
+            return self._open()
+        except (sqlite3.OperationalError, OSError):
+            # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
+            if not release_reserve(self._disk, self._folder_fd):
+                raise
+            connection = self._open()
+            if self._wal is not None:
+                self._wal.claim()  # before somebody else takes what was given back
+            return connection
+
+    def _open(self) -> sqlite3.Connection:
+        inode = self._identify()
+        connection = connect(self._disk, self.path, "rw", self._busy_timeout)
+        wal = None
+        try:
+            self._prove_mode(connection)
+            # Reading makes SQLite open the WAL, so that it can be opened here too.
+            self._check_version(connection)
+            wal = WalFile(self._disk, self._wal_name, self._folder_fd)
+            shm = self._found("-shm")[:2]
+            if self._identify() != inode or self._inode not in (None, inode):
+                raise ReplacedError(self.path, "journal")
+        except BaseException:
+            connection.close()
+            if wal is not None:
+                wal.close()
+            raise
+        self._inode, self._wal, self._shm = inode, wal, shm
+        self._connection, self._extended = connection, False
+        return connection
+
+    def _prove_mode(self, connection: sqlite3.Connection) -> None:
+        for pragma, wanted in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}={wanted}")
+            answer = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+            if answer != wanted:
+                raise JournalError(
+                    errno.EIO,
+                    f"SQLite does not go into the mode the journal needs: PRAGMA {pragma} answers"
+                    f" {answer!r} instead of {wanted!r}",
+                    self.path,
+                )
+
+    def _check_version(self, connection: sqlite3.Connection) -> None:
+        """Called in every write transaction: a newer worker may have upgraded the journal."""
+        check_version(self.path, SELECT_VERSION.run(connection, {}).fetchall())
+
+    def _identify(self) -> tuple[int, int]:
+        # By its whole path, so that a folder that was moved or replaced is noticed too.
+        try:
+            found = self._disk.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(self.path, "journal") from None
+        return found.st_dev, found.st_ino
+
+    def _verify(self) -> int:
+        """Check that the paths still lead to the open files; answer the WAL's size in bytes."""
+        if self._identify() != self._inode:
+            raise ReplacedError(self.path, "journal")
+        # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
+        # writes over the other's commits.
+        if self._found("-shm")[:2] != self._shm:
+            raise ReplacedError(self.path + "-shm", "journal")
+        device, inode, size = self._found("-wal")
+        if self._wal is None or (device, inode) != self._wal.inode:
+            raise ReplacedError(self.path + "-wal", "journal")
+        return size
+
+    def _found(self, suffix: str) -> tuple[int, int, int]:
+        """Device, inode and size of one of SQLite's files beside the journal."""
+        try:
+            found = self._disk.stat(self.path + suffix)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(self.path + suffix, "journal") from None
+        return found.st_dev, found.st_ino, found.st_size
+
+    def _disconnect(self) -> None:
+        """Close the connection, if any; the last of all checkpoints, and removes the WAL."""
+        if self._connection is None:
+            return
+        try:
+            self._settle_wal()
+        except OSError as error:
+            logger.warning("The journal's log could not be flushed: %s", error)
+        connection, self._connection = self._connection, None
+        wal, self._wal = self._wal, None
+        if wal is not None:
+            wal.close()
+        connection.close()
+
+    # --- the WAL -----------------------------------------------------------------------------
+
+    def _extend_wal(self) -> None:
+        if not self._extended and self._wal is not None:
+            self._wal.extend()
+            self._extended = True
+
+    def _checkpoint_if_large(self, size: int) -> None:
+        if size <= WAL_LIMIT:
+            self._checkpoint_at = WAL_LIMIT
+        elif size > self._checkpoint_at:
+            self._checkpoint_at = size + _RETRY_GROWTH
+            try:
+                self._checkpoint()
+            except OSError as error:
+                # What was committed is committed; the WAL grows until it works again.
+                logger.warning("The journal's log could not be checkpointed: %s", error)
+
+    def _checkpoint(self) -> None:
+        """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
+        journal lock is held."""
+        self._settle_wal()
+        with self._translated:
+            self._connect().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def _settle_wal(self) -> None:
+        """Before SQLite copies the WAL into the database: have all of it on the device.
+
+        SQLite flushes it too, but after somebody's failed flush that succeeds without the lost
+        pages.  The device would hold a newer database and an older WAL, and after a power loss
+        SQLite would lay the older over the newer.  The journal lock is held.
+        """
+        wal = self._wal
+        if wal is not None and not (wal.proven and wal.flush(Deadline(_CLOSE_TIMEOUT), self.path)):
+            wal.write_anew()
+
+    def make_reserve(self) -> None:
+        """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
+        make_reserve(self._disk, self._folder_fd, self._mode)
+
+    # --- ends and forks ----------------------------------------------------------------------
+
+    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        """Let go of the journal.  The last connection of all checkpoints it.
+
+        :param timeout: seconds to wait for the journal lock; without it somebody else is at the
+            journal, so that this connection is not the last
+        """
+        with self.mutex:
+            self._close_locked(timeout)
+
+    def _close_locked(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+        if self._connection is None:
+            return
+        try:
+            with self._lock.held(Deadline(timeout)):
+                self._disconnect()
+        except OSError as error:
+            # SQLite makes sure by locks of its own that nobody commits while the last one closes.
+            if timeout:
+                logger.warning("The journal is closed without its lock: %s", error)
+            self._disconnect()
+        # The WAL may be gone, and with it the space that it kept.
+        with suppress(OSError):
+            self.make_reserve()
+
+    def before_fork(self) -> None:
+        self.mutex.acquire()
+        self._close_locked()
+
+    def after_fork_in_parent(self) -> None:
+        self.mutex.release()
+
+    def forget(self) -> None:
+        self.mutex = threading.Lock()
+
+    # --- helpers -----------------------------------------------------------------------------
+
+    def explain(self, error: sqlite3.Error) -> Exception:
+        """SQLite's error as the contract names it; doubts what was not flushed."""
+        if self._wal is not None:
+            self._wal.proven = False
+        # A journal that was moved away looks read-only to SQLite.
+        if self._inode is not None and self._identify() != self._inode:
+            return ReplacedError(self.path, "journal")
+        if "no such" in str(error) and self._connection is not None:
+            # A newer worker may have taken a table or a column away.
+            try:
+                self._check_version(self._connection)
+            except JournalError as reason:
+                return reason
+        return translate(error, self.path, self._disk)
+
+
+# Written out as classes: these are entered several times a segment, and a generator costs more
+# than what it guards.
+
+
+class _Using:
+    """Holds a journal's mutex."""
+
+    __slots__ = ("_deadline", "_journal", "_mutex")
+
+    def __init__(self, journal: Journal, deadline: Deadline) -> None:
+        self._journal, self._deadline = journal, deadline
+
+    def __enter__(self) -> None:
+        self._mutex = self._journal.mutex
+        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(
+            timeout=self._deadline.left()
+        ):
+            raise LockTimeoutError(self._journal.path, self._deadline.timeout)
+
+    def __exit__(self, *_: object) -> None:
+        self._mutex.release()
+
+
+class _Translated:
+    """Turns SQLite's errors into the store's own."""
+
+    __slots__ = ("_journal",)
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = weakref.proxy(journal)  # a cycle would keep a dropped journal open
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise self._journal.explain(error) from error

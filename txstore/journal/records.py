@@ -1,0 +1,269 @@
+"""What the journal is asked and told: the few statements, as methods.
+
+Every method may raise what ``Journal.read`` and ``Journal.write`` raise.  Nothing is durable
+before ``flush``.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import sqlalchemy as sa
+
+from txstore.clock import Moment
+from txstore.errors import JournalDamagedError
+from txstore.journal.engine import Journal, Write
+from txstore.journal.rows import Completion, Transfer
+from txstore.journal.schema import REVISION, completion, store, transfer, version
+from txstore.journal.sqlite import Row, Statement, check_version
+from txstore.locks import Deadline
+
+
+def _columns(table: sa.Table, names: tuple[str, ...]) -> list[sa.Column[object]]:
+    return [table.c[name] for name in names]
+
+
+_TRANSFER = sa.select(*_columns(transfer, Transfer._fields))
+_COMPLETION = sa.select(completion.c.id, *_columns(completion, Completion._fields))
+
+
+def _p(name: str) -> sa.BindParameter[object]:
+    """A parameter of a WHERE clause; SQLAlchemy keeps columns' own names for SET."""
+    return sa.bindparam(f"p_{name}")
+
+
+# Brings the journal's revision along, also where there is no such transfer: whatever is written
+# after it, a newer worker may have upgraded the journal before.
+_FIND = Statement(
+    sa.select(version.c.version_num, *_columns(transfer, Transfer._fields)).select_from(
+        version.outerjoin(transfer, transfer.c.file_id == _p("file_id"))
+    )
+)
+_BY_STAGING = Statement(_TRANSFER.where(transfer.c.staging == _p("staging")))
+_BY_PLACE = Statement(_TRANSFER.where(transfer.c.publish_place == _p("place")))
+_INTENTS = Statement(
+    _TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(sa.bindparam("p_limit"))
+)
+_LIST = Statement(_TRANSFER.order_by(transfer.c.id))
+_PAGE = Statement(
+    sa.select(transfer.c.id, *_columns(transfer, Transfer._fields))
+    .where(transfer.c.id > _p("id"))
+    .order_by(transfer.c.id)
+    .limit(sa.bindparam("p_limit"))
+)
+_INSERT = Statement(sa.insert(transfer).values({n: sa.bindparam(n) for n in Transfer._fields}))
+# Row keys are used again by SQLite, also after the journal went back; the staging file's name is
+# random, so it and the count of changes name exactly one version of one transfer.
+# And the journal must be of our revision: a newer worker may have upgraded it meanwhile.
+_THE_VERSION = sa.and_(
+    transfer.c.staging == _p("staging"),
+    transfer.c.change == _p("change"),
+    sa.select(version.c.version_num).scalar_subquery() == sa.literal(REVISION),
+)
+
+
+@lru_cache
+def _update(names: tuple[str, ...]) -> Statement:
+    """The UPDATE that sets these columns."""
+    return Statement(
+        sa.update(transfer).where(_THE_VERSION).values({n: sa.bindparam(n) for n in names})
+    )
+
+
+_DELETE = Statement(sa.delete(transfer).where(_THE_VERSION))
+
+_COMPLETED = Statement(
+    _COMPLETION.where(completion.c.file_id == _p("file_id")).order_by(completion.c.id.desc())
+)
+_COMPLETE = Statement(
+    sa.insert(completion).values({n: sa.bindparam(n) for n in Completion._fields})
+)
+_PUBLISHED = Statement(
+    _COMPLETION.where(completion.c.place == _p("place")).order_by(completion.c.id.desc()).limit(1)
+)
+_MARK_DURABLE = Statement(
+    sa.update(completion).where(completion.c.id == _p("id")).values(durable=1)
+)
+_OLDEST_COMPLETED = Statement(_COMPLETION.order_by(completion.c.id).limit(sa.bindparam("p_limit")))
+_FUTURE_COMPLETED = Statement(
+    sa.select(completion.c.id)
+    .where((completion.c.completed_at > _p("wall")) & (completion.c.boot != _p("boot")))
+    .limit(sa.bindparam("p_limit"))
+)
+_STAMP_COMPLETED = Statement(
+    sa.update(completion)
+    .where(completion.c.id == _p("id"))
+    .values({n: sa.bindparam(n) for n in ("completed_at", "boot", "ticks")})
+)
+_FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
+
+_STORE = Statement(
+    sa.select(store.c.store_id, store.c.storage_dir, store.c.boot, store.c.boot_ticks)
+)
+_SEE_BOOT = Statement(
+    sa.update(store).values(boot=sa.bindparam("boot"), boot_ticks=sa.bindparam("boot_ticks"))
+)
+
+
+class Records:
+    """The journal's content.  Thread-safe, as ``Journal`` is."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def flush(self, deadline: Deadline) -> None:
+        """Make all that was recorded durable."""
+        self.journal.flush(deadline)
+
+    def verify(self, deadline: Deadline) -> None:
+        """Check, before an answer that records nothing, that the journal is still in place."""
+        self.journal.verify(deadline)
+
+    # --- transfers ---------------------------------------------------------------------------
+
+    def find(self, file_id: str, deadline: Deadline) -> Transfer | None:
+        """The unfinished transfer of an id.
+
+        :raises JournalVersionError: a newer txstore upgraded the journal meanwhile
+        """
+        rows = self.journal.read(_FIND, {"p_file_id": file_id}, deadline)
+        check_version(self.journal.path, [row[:1] for row in rows])
+        row = rows[0]
+        return Transfer._make(row[1:]) if row[1] is not None else None
+
+    def by_staging(self, staging: str, deadline: Deadline) -> Transfer | None:
+        return self._one(_BY_STAGING, {"p_staging": staging}, deadline)
+
+    def by_place(self, place: bytes, deadline: Deadline) -> list[Transfer]:
+        """The transfers that intend to publish at a place."""
+        return self._all(_BY_PLACE, {"p_place": place}, deadline)
+
+    def intents(self, limit: int, deadline: Deadline) -> list[Transfer]:
+        """Some of the transfers that intend to publish."""
+        return self._all(_INTENTS, {"p_limit": limit}, deadline)
+
+    def transfers(self, deadline: Deadline) -> list[Transfer]:
+        """All unfinished transfers, oldest first."""
+        return self._all(_LIST, {}, deadline)
+
+    def page(self, after: int, limit: int, deadline: Deadline) -> list[tuple[int, Transfer]]:
+        """A bounded slice of the transfers, by row key."""
+        rows = self.journal.read(_PAGE, {"p_id": after, "p_limit": limit}, deadline)
+        return [(row[0], Transfer(*row[1:])) for row in rows]
+
+    def insert(self, row: Transfer, deadline: Deadline) -> None:
+        self.journal.write(deadline, Write(_INSERT, row._asdict()))
+
+    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> bool:
+        """Replace a row, if it is still the one that was read.
+
+        :return: ``False`` where another worker changed it: then nothing was written
+        """
+        values: dict[str, object] = {"p_staging": old.staging, "p_change": old.change}
+        changed = [
+            (name, after)
+            for name, before, after in zip(Transfer._fields, old, new, strict=True)
+            if before != after
+        ]
+        values.update(changed)
+        update = _update(tuple(name for name, _ in changed))
+        withdraws = old.publish_place is not None and new.publish_place is None
+        return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
+
+    def delete(self, row: Transfer, deadline: Deadline) -> bool:
+        """Remove a row, if it is still the one that was read."""
+        return self.journal.write(deadline, self._deletion(row), frees=True)
+
+    @staticmethod
+    def _deletion(row: Transfer) -> Write:
+        return Write(_DELETE, {"p_staging": row.staging, "p_change": row.change}, guarded=True)
+
+    def _one(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> Transfer | None:
+        rows = self.journal.read(statement, values, deadline)
+        return Transfer._make(rows[0]) if rows else None
+
+    def _all(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> list[Transfer]:
+        return [Transfer(*row) for row in self.journal.read(statement, values, deadline)]
+
+    # --- completions -------------------------------------------------------------------------
+
+    def complete(self, done: Completion, row: Transfer | None, deadline: Deadline) -> bool:
+        """Record a published file and, in the same transaction, that its transfer is over."""
+        writes = [self._deletion(row)] if row is not None else []
+        return self.journal.write(deadline, *writes, Write(_COMPLETE, done._asdict()))
+
+    def completions(self, file_id: str, deadline: Deadline) -> list[tuple[int, Completion]]:
+        """The finished transfers of an id, latest first, with their row keys."""
+        return self._completions(_COMPLETED, {"p_file_id": file_id}, deadline)
+
+    def latest_at(self, place: bytes, deadline: Deadline) -> tuple[int, Completion] | None:
+        """What was published last at a place, as far as it is remembered, with its row key."""
+        found = self._completions(_PUBLISHED, {"p_place": place}, deadline)
+        return found[0] if found else None
+
+    def mark_durable(self, key: int, deadline: Deadline) -> None:
+        """Note that a completion's file and name have been flushed."""
+        self.journal.write(deadline, Write(_MARK_DURABLE, {"p_id": key}))
+
+    def oldest_completions(self, limit: int, deadline: Deadline) -> list[tuple[int, Completion]]:
+        return self._completions(_OLDEST_COMPLETED, {"p_limit": limit}, deadline)
+
+    def stamp_future_completions(self, at: Moment, limit: int, deadline: Deadline) -> int:
+        """Let the time of completions begin now that were written while the wall clock was ahead,
+        in another boot; answer how many they were."""
+        now = {"p_boot": at.boot, "p_wall": at.wall}
+        keys = self.journal.read(_FUTURE_COMPLETED, {**now, "p_limit": limit}, deadline)
+        stamp = {"completed_at": at.wall, "boot": at.boot, "ticks": at.ticks}
+        writes = [Write(_STAMP_COMPLETED, {"p_id": key, **stamp}) for (key,) in keys]
+        if writes:
+            self.journal.write(deadline, *writes)
+        return len(writes)
+
+    def forget_completions(self, keys: list[int], deadline: Deadline) -> None:
+        writes = [Write(_FORGET_COMPLETED, {"p_id": key}) for key in keys]
+        self.journal.write(deadline, *writes, frees=True)
+
+    def _completions(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> list[tuple[int, Completion]]:
+        rows: list[Row] = self.journal.read(statement, values, deadline)
+        return [(row[0], Completion(*row[1:])) for row in rows]
+
+    # --- the store itself --------------------------------------------------------------------
+
+    def make_reserve(self) -> None:
+        """Keep space for a store that is opened on a full disk."""
+        self.journal.make_reserve()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self.journal.close()
+
+    def abandon(self) -> None:
+        """Let go of the journal without waiting for anybody: a manager was collected, at whatever
+        moment of whatever thread."""
+        self.journal.close(0.0)
+
+    def identity(self, deadline: Deadline) -> tuple[str, str]:
+        """The store's id, and its storage dir relative to its working dir."""
+        store_id, storage_dir, _boot, _ticks = self._store_row(deadline)
+        return store_id, storage_dir
+
+    def boot_seen(self, at: Moment, deadline: Deadline) -> float:
+        """Ticks at which this boot first saw the store; noted now if it did not yet."""
+        _store_id, _storage_dir, boot, ticks = self._store_row(deadline)
+        if boot == at.boot and ticks <= at.ticks:
+            return float(ticks)
+        self.journal.write(deadline, Write(_SEE_BOOT, {"boot": at.boot, "boot_ticks": at.ticks}))
+        return at.ticks
+
+    def _store_row(self, deadline: Deadline) -> tuple[str, str, str, float]:
+        rows = self.journal.read(_STORE, {}, deadline)
+        if len(rows) != 1:
+            raise JournalDamagedError(self.journal.path, "its store's row is missing")
+        store_id, storage_dir, boot, ticks = rows[0]
+        return store_id, storage_dir, boot, ticks

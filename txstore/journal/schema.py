@@ -1,0 +1,97 @@
+"""The journal's tables, as SQLAlchemy Core: the one source of all its SQL.
+
+Times are kept twice: seconds since the epoch (``*_at``) and, for what may expire, seconds since a
+boot (``ticks``) with that boot's identity (``boot``).  Names are bytes as the file system has
+them.  Columns after the comment "trust" came with revision 0002.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+#: Newest revision under ``migrations/versions``.
+REVISION = "0002"
+
+metadata = sa.MetaData()
+
+#: Alembic's own table: the schema's version.
+version = sa.Table(
+    "alembic_version",
+    metadata,
+    sa.Column("version_num", sa.String(32), nullable=False),
+    sa.PrimaryKeyConstraint("version_num", name="alembic_version_pkc"),
+)
+
+#: One row: whose journal this is.
+store = sa.Table(
+    "store",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("store_id", sa.Text, nullable=False),
+    sa.Column("storage_dir", sa.Text, nullable=False),  # relative to the working dir
+    sa.Column("created_at", sa.Float, nullable=False),
+    # trust: which boot was seen last, and when it was seen first
+    sa.Column("boot", sa.Text, nullable=False, server_default=""),
+    sa.Column("boot_ticks", sa.Float, nullable=False, server_default="0"),
+)
+
+#: A row is an unfinished transfer.
+transfer = sa.Table(
+    "transfer",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("file_id", sa.Text, nullable=False, unique=True),
+    sa.Column("staging", sa.Text, nullable=False, unique=True),
+    sa.Column("inode", sa.Integer, nullable=False),  # of the staging file
+    sa.Column("change", sa.Integer, nullable=False),  # counts updates: the guard of each of them
+    sa.Column("segments", sa.Integer, nullable=False),
+    sa.Column("offset", sa.Integer, nullable=False),
+    sa.Column("last_size", sa.Integer, nullable=False),  # bytes in the last segment
+    sa.Column("state", sa.LargeBinary),  # saved hash, at most `offset` bytes into the file
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("updated_at", sa.Float, nullable=False),
+    # the intent to publish; all null where there is none
+    sa.Column("publish_path", sa.LargeBinary),  # normalised name
+    sa.Column("publish_place", sa.LargeBinary),  # canonical place
+    sa.Column("publish_size", sa.Integer),
+    sa.Column("publish_sha256", sa.LargeBinary),
+    sa.Column("publish_last", sa.LargeBinary),  # SHA-256 of the last segment
+    sa.Column("publish_flushed", sa.Integer),  # whether all bytes were durable before
+    sa.Column("publish_over", sa.Text),  # what stood at the place before; null: nothing
+    # trust: what a power loss or a failed flush can have touched
+    sa.Column("boot", sa.Text, nullable=False, server_default=""),  # of the last activity
+    sa.Column("ticks", sa.Float, nullable=False, server_default="0"),
+    sa.Column("written_boot", sa.Text, nullable=False, server_default=""),
+    sa.Column("durable_segments", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("durable_offset", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("durable_last_size", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("durable_state", sa.LargeBinary),
+    sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
+)
+
+#: The few rows with an intent, by the place they want.
+intent_index = sa.Index(
+    "transfer_intent", transfer.c.publish_place, sqlite_where=transfer.c.publish_place.is_not(None)
+)
+
+#: A row is a final message that was carried out.
+completion = sa.Table(
+    "completion",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),  # in the order of publishing
+    sa.Column("file_id", sa.Text, nullable=False, index=True),
+    sa.Column("segments", sa.Integer, nullable=False),
+    sa.Column("path", sa.LargeBinary, nullable=False),
+    sa.Column("place", sa.LargeBinary, nullable=False, index=True),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("last", sa.LargeBinary, nullable=False),  # SHA-256 of the last segment
+    sa.Column("inode", sa.Integer, nullable=False),  # of the file as published
+    sa.Column("mtime_ns", sa.Integer, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("completed_at", sa.Float, nullable=False),
+    # trust
+    sa.Column("boot", sa.Text, nullable=False, server_default=""),
+    sa.Column("ticks", sa.Float, nullable=False, server_default="0"),
+    sa.Column("durable", sa.Integer, nullable=False, server_default="0"),
+)

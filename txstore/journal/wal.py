@@ -1,0 +1,147 @@
+"""The journal's write-ahead log as a file of our own: flushed, kept large enough.
+
+SQLite writes it.  It carries none of SQLite's locks, so it may be opened and closed beside it.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+
+from txstore.disk import Disk
+from txstore.errors import LockTimeoutError
+from txstore.locks import Deadline
+
+#: Bytes of the WAL that are written ahead, so that a cancel still commits on a full disk; and bytes
+#: kept in the file ``reserve``, for a store that is opened on one.
+RESERVE = 256 * 1024
+
+_LEAST = 16 * 1024
+_CHUNK = 1024 * 1024
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_RESERVE_FILE = "reserve"
+
+
+class WalFile:
+    """Our own descriptor of the WAL, closed when the last user lets go of it.
+
+    After a flush that failed the kernel holds pages for clean that the device never got, and tells
+    each open file of it only once.  So a descriptor is **proven** only after all of the WAL was
+    written anew and flushed through it; from then on any failure is told to it, and it is flushed
+    by one thread at a time, since of two only one would be told.
+    """
+
+    def __init__(self, disk: Disk, name: str, folder_fd: int) -> None:
+        self._disk = disk
+        self.fd = -1
+        self.proven = False
+        self._flushing = threading.Lock()
+        self._begun = 0
+        self._succeeded = 0
+        self.fd = disk.open(name, dir_fd=folder_fd)
+        found = disk.fstat(self.fd)
+        self.inode = (found.st_dev, found.st_ino)
+
+    def flush(self, deadline: Deadline, path: str) -> bool:
+        """Make durable what is in the WAL now; one flush serves all who waited for it to begin.
+
+        :return: ``False`` where the descriptor is not proven (any more): nothing is known
+        :raises OSError: the flush failed
+        """
+        needed = self._begun + 1
+        if not self._flushing.acquire(timeout=deadline.left()):
+            raise LockTimeoutError(path, deadline.timeout)
+        try:
+            if not self.proven:
+                return False
+            if self._succeeded < needed:
+                self._begun = this = self._begun + 1
+                try:
+                    self._disk.flush(self.fd)
+                except BaseException:
+                    self.proven = False
+                    raise
+                self._succeeded = this
+            return True
+        finally:
+            self._flushing.release()
+
+    def write_anew(self) -> None:
+        """Write all of the WAL as it is read, and flush it.  The journal lock is held: nobody
+        else writes, and readers see the same bytes."""
+        with self._flushing:
+            size, offset = self._disk.fstat(self.fd).st_size, 0
+            while part := self._disk.pread(self.fd, min(_CHUNK, size - offset), offset):
+                offset += self._disk.pwrite(self.fd, part, offset)
+            self._disk.flush(self.fd)
+            self.proven = True
+
+    def extend(self) -> None:
+        """Write the reserve ahead.  Zeros are no frames: SQLite ends its reading there.  The
+        journal lock is held."""
+        size = self._disk.fstat(self.fd).st_size
+        try:
+            while size < RESERVE:
+                size += self._disk.pwrite(self.fd, bytes(RESERVE - size), size)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+
+    def claim(self) -> None:
+        """Allocate as much of the reserve as there is space for.  Changes no byte, so it needs no
+        lock."""
+        size = RESERVE
+        while size >= _LEAST:
+            try:
+                self._disk.allocate(self.fd, size)
+                return
+            except OSError as error:
+                if error.errno not in _NO_SPACE:
+                    raise
+            size //= 2
+
+    def close(self) -> None:
+        """Close the descriptor, once; never under somebody who flushes it, or who waits to."""
+        with self._flushing:
+            fd, self.fd, self.proven = self.fd, -1, False
+        if fd >= 0:
+            self._disk.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:
+    """Keep space for the WAL's first pages; if there is none now, another time."""
+    try:
+        if disk.stat(_RESERVE_FILE, dir_fd=folder_fd).st_size >= RESERVE:
+            return
+        fd = disk.open(_RESERVE_FILE, dir_fd=folder_fd)
+    except FileNotFoundError:
+        try:
+            fd = disk.create(_RESERVE_FILE, mode, dir_fd=folder_fd)
+        except OSError as error:
+            if error.errno in (*_NO_SPACE, errno.EEXIST):
+                return
+            raise
+    try:
+        size = disk.fstat(fd).st_size
+        if size == 0:
+            disk.chmod(fd, mode)
+        while size < RESERVE:
+            size += disk.pwrite(fd, bytes(RESERVE - size), size)
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        disk.unlink(_RESERVE_FILE, dir_fd=folder_fd)
+    finally:
+        disk.close(fd)
+
+
+def release_reserve(disk: Disk, folder_fd: int) -> bool:
+    """Give back the space kept for a full disk; ``False`` where there is none."""
+    try:
+        disk.unlink(_RESERVE_FILE, dir_fd=folder_fd)
+    except (FileNotFoundError, IsADirectoryError):
+        return False
+    return True

@@ -1,0 +1,213 @@
+"""Who may touch a transfer, a name in the storage, or the journal.
+
+Three classes of lock, always taken in this order: **transfer**, **name**, **journal**; never two
+of one class, so no two workers can wait for each other.  Transfers and names share 64 stripes a
+class, picked by CRC-32 of the text (``hash()`` differs from process to process).
+
+A lock is a thread lock and then the kernel's lock on a file under ``locks/``.  The kernel frees it
+when its holder dies.  Lock files are never removed: who holds the lock of a removed file excludes
+nobody who opens the name anew.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from txstore.disk import Disk
+from txstore.errors import LockTimeoutError, ReplacedError
+
+STRIPES = 64
+
+#: Pauses between attempts at a kernel lock, in seconds: short enough that a lock held for one
+#: commit costs about that, growing so that a long holder is not hammered.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
+
+
+class Deadline:
+    """Bounds all waiting of one call together."""
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._end = time.monotonic() + timeout
+
+    def left(self) -> float:
+        """Seconds until the end; 0 when it is past."""
+        return min(max(0.0, self._end - time.monotonic()), threading.TIMEOUT_MAX)
+
+
+class Lock:
+    """One thread lock and one lock file, opened at first use and kept open.
+
+    A child of a fork must call ``forget`` before anything else: its copy of the descriptor shares
+    the parent's lock, so unlocking it would free the parent's, and keeping it open would hold the
+    lock beyond the parent's death.
+    """
+
+    def __init__(self, disk: Disk, folder: str, folder_fd: int, name: str, mode: int) -> None:
+        self._disk, self._folder_fd, self._name, self._mode = disk, folder_fd, name, mode
+        self.path = os.path.join(folder, name)
+        self._mutex = threading.Lock()
+        self._fd: int | None = None
+        self._inode: tuple[int, int] | None = None
+
+    def acquire(self, deadline: Deadline) -> None:
+        """Wait for the lock, at most until ``deadline``.
+
+        :raises LockTimeoutError: it was not had in time
+        :raises ReplacedError: the lock's file is not the one that others would open
+        """
+        # A thread waits here without asking the kernel: its flock on a shared descriptor would
+        # succeed at once, whoever else in this process holds it.
+        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(
+            timeout=deadline.left()
+        ):
+            raise LockTimeoutError(self.path, deadline.timeout)
+        try:
+            fd = self._descriptor()
+            pause = _FIRST_PAUSE
+            while not self._disk.try_lock(fd):
+                if deadline.left() == 0.0:
+                    raise LockTimeoutError(self.path, deadline.timeout)
+                time.sleep(min(pause * (0.5 + random.random()), deadline.left()))
+                pause = min(pause * 2, _LONGEST_PAUSE)
+            try:
+                self.verify()
+            except BaseException:
+                self._drop()
+                raise
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def try_acquire(self) -> bool:
+        """Take the lock if nobody has it."""
+        try:
+            self.acquire(Deadline(0.0))
+        except LockTimeoutError:
+            return False
+        return True
+
+    def release(self) -> None:
+        try:
+            if self._fd is not None:
+                self._disk.unlock(self._fd)
+        finally:
+            self._mutex.release()
+
+    def held(self, deadline: Deadline) -> _Held:
+        """``with``: hold the lock; what ``acquire`` raises."""
+        return _Held(self, deadline)
+
+    def verify(self) -> None:
+        """Check, while holding the lock, that its path still leads to the locked file.
+
+        :raises ReplacedError: it does not, so others may hold "the same" lock
+        """
+        try:
+            # By its whole path: a folder that was moved or replaced is noticed too.
+            found = self._disk.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(self.path, "lock file") from None
+        if (found.st_dev, found.st_ino) != self._inode:
+            raise ReplacedError(self.path, "lock file")
+
+    def forget(self) -> None:
+        """In a forked child: close the inherited descriptor, and be a lock that nobody holds."""
+        self._mutex = threading.Lock()
+        self._drop()
+
+    def close(self) -> None:
+        with self._mutex:
+            self._drop()
+
+    def _descriptor(self) -> int:
+        if self._fd is None:
+            try:
+                fd = self._disk.open_or_create(self._name, self._mode, dir_fd=self._folder_fd)
+            except FileNotFoundError:  # the folder itself is gone
+                raise ReplacedError(self.path, "lock file") from None
+            try:
+                found = self._disk.fstat(fd)
+                if found.st_mode & 0o777 != self._mode and found.st_uid == os.geteuid():
+                    self._disk.chmod(fd, self._mode)  # the umask took bits that a group needs
+            except BaseException:
+                self._disk.close(fd)
+                raise
+            self._fd, self._inode = fd, (found.st_dev, found.st_ino)
+        return self._fd
+
+    def _drop(self) -> None:
+        fd, self._fd, self._inode = self._fd, None, None
+        if fd is not None:
+            self._disk.close(fd)
+
+
+class _Held:
+    """Holds a lock; written out, since a generator costs more than what it guards."""
+
+    __slots__ = ("_deadline", "_lock")
+
+    def __init__(self, lock: Lock, deadline: Deadline) -> None:
+        self._lock, self._deadline = lock, deadline
+
+    def __enter__(self) -> Lock:
+        self._lock.acquire(self._deadline)
+        return self._lock
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+class Locks:
+    """All locks of one manager.  Thread-safe; ``forget`` in a forked child."""
+
+    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
+        def lock(name: str) -> Lock:
+            return Lock(disk, folder, folder_fd, name, mode)
+
+        self.journal = lock("journal")
+        self._transfers = [lock(f"transfer-{stripe:02x}") for stripe in range(STRIPES)]
+        self._names = [lock(f"name-{stripe:02x}") for stripe in range(STRIPES)]
+
+    def transfer(self, file_id: str, deadline: Deadline) -> _Held:
+        """``with``: hold the lock of a transfer."""
+        return _Held(self._transfers[stripe_of(file_id.encode())], deadline)
+
+    def name(self, place: bytes, deadline: Deadline) -> _Held:
+        """``with``: hold the lock of a canonical place in the storage."""
+        return _Held(self._names[stripe_of(place)], deadline)
+
+    @contextmanager
+    def try_stripe(self, stripe: int) -> Iterator[bool]:
+        """Hold a stripe of the transfers' locks if it is free; the housekeeper never waits."""
+        lock = self._transfers[stripe]
+        held = lock.try_acquire()
+        try:
+            yield held
+        finally:
+            if held:
+                lock.release()
+
+    def forget(self) -> None:
+        for lock in self._all():
+            lock.forget()
+
+    def close(self) -> None:
+        for lock in self._all():
+            lock.close()
+
+    def _all(self) -> Iterator[Lock]:
+        yield from self._transfers
+        yield from self._names
+        yield self.journal
+
+
+def stripe_of(text: bytes) -> int:
+    """The stripe that every process picks for ``text``."""
+    return zlib.crc32(text) % STRIPES

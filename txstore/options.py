@@ -1,0 +1,74 @@
+"""The options of a store, checked."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from txstore.errors import OptionError
+
+
+class Durability(Enum):
+    """The level at which a manager answers."""
+
+    SEGMENT = "segment"
+    FILE = "file"
+    NONE = "none"
+
+    @property
+    def keeps_segments(self) -> bool:
+        """Whether an acknowledged segment survives a power loss."""
+        return self is Durability.SEGMENT
+
+    @property
+    def keeps_files(self) -> bool:
+        """Whether an acknowledged ``store`` or ``cancel`` survives a power loss."""
+        return self is not Durability.NONE
+
+    @classmethod
+    def of(cls, value: object) -> Durability:
+        """The level that a caller names.
+
+        :raises OptionError: there is no such level
+        """
+        try:
+            return cls(value)
+        except ValueError:
+            names = ", ".join(repr(level.value) for level in cls)
+            raise OptionError(
+                f"durability must be one of {names}, not {value!r}.",
+                option="durability",
+                received=value,
+            ) from None
+
+
+def seconds(option: str, value: object) -> float:
+    """A length of time.
+
+    :raises OptionError: it is not a number from 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+        raise OptionError(
+            f"{option} must be a number of seconds from 0, not {value!r}.",
+            option=option,
+            received=value,
+        )
+    return float(value)
+
+
+def file_mode(value: object) -> int:
+    """Permission bits for the store's own files.
+
+    :raises OptionError: the owner could not work with them, or somebody could execute them
+    """
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int)
+        or value & ~0o666
+        or value & 0o600 != 0o600
+    ):
+        raise OptionError(
+            f"mode must let the owner read and write and nobody execute, not {value!r}.",
+            option="mode",
+            received=value,
+        )
+    return value

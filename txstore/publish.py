@@ -1,0 +1,390 @@
+"""From staged bytes to a file under its name: whole, at once, and durable.
+
+A file of several segments is published in steps that each leave a state recovery can go on from:
+bytes flushed, **intent** recorded and flushed, renamed, folders flushed, **completion** recorded
+and flushed.  The **name lock** is held from before the intent until the intent is gone, so whoever
+holds it and finds an intent for that place found one left by a worker that died or failed, and
+settles it first.  A one-segment file has nothing to go back to and needs no intent.
+
+``docs/design.md`` lists the state after a crash between any two steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from stat import S_ISREG
+
+from txstore.clock import Moment
+from txstore.errors import NameRefusedError, StagingDamagedError
+from txstore.home import Home
+from txstore.journal.records import Records
+from txstore.journal.rows import Completion, Transfer
+from txstore.locks import Deadline
+from txstore.options import Durability
+from txstore.paths import Parents, Place, Places, place_bytes, place_of
+from txstore.segment import FileClaim, SegmentRequest
+from txstore.staging import PUBLISHED_MODE, StagedFile, Staging
+
+_FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
+_A_FOLDER_THERE = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
+_CHUNK = 1024 * 1024
+
+
+class Publisher:
+    """Publishes for one manager.  Thread-safe; ``forget`` in a forked child.
+
+    The caller holds the name lock of the place, and has settled what it found there.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        places: Places,
+        staging: Staging,
+        records: Records,
+        durability: Durability,
+    ) -> None:
+        self._home, self._disk, self._places = home, home.disk, places
+        self._staging, self._records = staging, records
+        self._keeps = durability.keeps_files
+        self._mutex = threading.Lock()
+        self._flushed: OrderedDict[tuple[int, int], int] = OrderedDict()
+
+    def resolve(self, claim: FileClaim, file_id: str | None) -> Place:
+        """Where a file of that name goes.
+
+        :raises NameRefusedError: nowhere in the storage
+        :raises ReplacedError: the storage dir was replaced
+        """
+        self._home.verify_storage()
+        return self._places.resolve(claim.path, name=claim.name, file_id=file_id)
+
+    # --- a file of one segment ---------------------------------------------------------------
+
+    def publish_whole(
+        self,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        at: Moment,
+        deadline: Deadline,
+    ) -> None:
+        """Publish a file that came in one segment.  On return it is durable, as the level says;
+        its completion is recorded, not flushed.
+
+        :raises NameRefusedError: nothing may be stored there; nothing was changed
+        """
+        with self.opened(place, claim.name, request.given_id) as parents:
+            staged = self._staging.create(request.file_id, PUBLISHED_MODE)
+            try:
+                staged.write(0, request.payload)
+                if self._keeps:
+                    staged.flush()
+                    self._flush_parents(parents)
+                found = self._disk.fstat(staged.fd)
+                self._rename(staged.name, place, parents, claim.name, request.given_id)
+            except BaseException:
+                self._staging.remove(staged.name)
+                raise
+            finally:
+                staged.close()
+            if self._keeps:
+                self._disk.flush_folder(parents.folder)
+        done = Completion(
+            file_id=request.file_id,
+            segments=1,
+            path=os.fsencode(claim.path),
+            place=place_bytes(place),
+            size=claim.size,
+            sha256=claim.sha256,
+            last=claim.sha256,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            created_at=at.wall,
+            completed_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+            durable=int(self._keeps),
+        )
+        self._records.complete(done, None, deadline)
+
+    # --- a file of several segments ----------------------------------------------------------
+
+    def finish(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        at: Moment,
+        deadline: Deadline,
+    ) -> None:
+        """Stage the last segment and publish the file.  On return file and completion are durable,
+        as the level says.  ``Recovery.make_own`` has seen to what is flushed here.
+
+        :raises NameRefusedError: nothing may be stored there; the transfer is at its last segment
+        :raises OSError: likewise, or the intent stays for recovery to settle
+        """
+        # Somebody was promised that these segments survive: the rename must not cost them.
+        flushed = self._keeps or row.durable_segments > 0
+        with self.opened(place, claim.name, request.given_id) as parents:
+            staged.write(row.offset, request.payload)
+            staged.set_mode(self._staging.published_mode())
+            if flushed:
+                staged.flush_all()
+            intent = row.touched(at)._replace(
+                publish_path=os.fsencode(claim.path),
+                publish_place=place_bytes(place),
+                publish_size=claim.size,
+                publish_sha256=claim.sha256,
+                publish_last=hashlib.sha256(request.payload).digest(),
+                publish_flushed=int(flushed),
+                publish_over=self.standing(place, parents),
+            )
+            self._staging.verify(staged, row.file_id)
+            self.save(row, intent, deadline)
+            self.carry_out(intent, place, parents, at, deadline)
+        staged.close()
+
+    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> None:
+        """Record a change of a transfer whose lock, or whose intent's name lock, is held."""
+        if not self._records.save(old, new, deadline):
+            raise self._taken_over(old)
+
+    def carry_out(
+        self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
+    ) -> None:
+        """From a recorded intent to a completion."""
+        if self._keeps or row.publish_flushed:
+            # Otherwise the folders may be gone after a power loss, with the only name of the file.
+            self._flush_parents(parents)
+            # The rename takes the staging file away: a journal that lost the intent would have a
+            # transfer without bytes, and acknowledged segments would be gone.
+            self._records.flush(deadline)
+        name = os.fsdecode(row.publish_path or b"")
+        try:
+            self._rename(row.staging, place, parents, name, row.file_id)
+        except OSError:
+            if not self.is_renamed(row, place, parents):
+                self.withdraw(row, at, deadline)
+            raise
+        except NameRefusedError:
+            self.withdraw(row, at, deadline)
+            raise
+        self.complete(row, place, parents, at, deadline)
+
+    def complete(
+        self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
+    ) -> None:
+        """Make a renamed file durable and record that its transfer is over."""
+        assert row.publish_path is not None
+        assert row.publish_sha256 is not None
+        assert row.publish_last is not None
+        if self._keeps and not row.publish_flushed:
+            try:
+                self._flush_file(place[-1], parents.folder)
+            except OSError:
+                # The next flush may succeed without what this one lost; its sender begins again.
+                self._records.delete(row, deadline)
+                raise
+        # Also at level "none", where somebody was promised that these segments survive.
+        careful = self._keeps or row.publish_flushed
+        if careful:
+            self._flush_parents(parents)
+            self._disk.flush_folder(parents.folder)
+        # After a power loss in the rename both names may be there; the other one is durable now.
+        self._staging.remove(row.staging)
+        if careful:
+            self._staging.flush_folder(row.staging)
+        found = self._disk.stat(place[-1], dir_fd=parents.folder)
+        done = Completion(
+            file_id=row.file_id,
+            segments=row.segments + 1,
+            path=row.publish_path,
+            place=place_bytes(place),
+            size=row.publish_size or 0,
+            sha256=row.publish_sha256,
+            last=row.publish_last,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            created_at=row.created_at,
+            completed_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+            durable=int(bool(careful)),
+        )
+        if not self._records.complete(done, row, deadline):
+            raise self._taken_over(row)
+        if self._keeps:
+            self._records.flush(deadline)
+
+    def standing(self, place: Place, parents: Parents) -> str | None:
+        """What is at a place, as far as a replacement would show; ``None``: nothing.
+
+        The inode's number alone would not do: it is used again as soon as a file is gone.
+        """
+        try:
+            found = self._disk.stat(place[-1], dir_fd=parents.folder)
+        except FileNotFoundError:
+            return None
+        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+    def is_whole(self, row: Transfer, place: Place, parents: Parents) -> bool:
+        """Whether a renamed file has the intended content; reads it whole."""
+        return self._content_is(place[-1], parents.folder, row.publish_sha256)
+
+    def withdraw(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
+        """Take an intent back: the transfer is at its last acknowledged segment again.
+
+        Flushed where the intent was: it would come back in a power loss, and publish a file whose
+        sender was told that it is refused.
+        """
+        self.save(row, row.without_intent().stamped(at), deadline)
+        if self._keeps or row.publish_flushed:
+            self._records.flush(deadline)
+
+    def is_renamed(self, row: Transfer, place: Place, parents: Parents) -> bool:
+        """Whether the file at the place is the one that was staged."""
+        try:
+            found = self._disk.stat(place[-1], dir_fd=parents.folder)
+        except FileNotFoundError:
+            return False
+        if found.st_ino == row.inode and found.st_size == row.publish_size:
+            return True
+        try:
+            self._disk.stat(row.staging, dir_fd=self._staging.folder(row.staging))
+        except FileNotFoundError:
+            # Neither name leads to the inode: in a restored backup files have others.
+            return found.st_size == row.publish_size and self._content_is(
+                place[-1], parents.folder, row.publish_sha256
+            )
+        return False
+
+    # --- what was published before -----------------------------------------------------------
+
+    def still_there(self, done: Completion) -> bool:
+        """Whether a published file is as it was published; where a power loss can have touched it
+        it is read whole."""
+        place = place_of(done.place)
+        try:
+            with self._places.look(place) as parents:
+                found = self._disk.stat(place[-1], dir_fd=parents.folder)
+                as_published = (found.st_ino, found.st_size, found.st_mtime_ns) == (
+                    done.inode,
+                    done.size,
+                    done.mtime_ns,
+                )
+                if as_published and not done.durable and done.boot != self._home.boot:
+                    return self._content_is(place[-1], parents.folder, done.sha256)
+                return as_published
+        except (FileNotFoundError, NameRefusedError):
+            return False
+
+    def flush_published(self, done: Completion) -> None:
+        """Make a published file and its name durable: whoever published it may not have."""
+        place = place_of(done.place)
+        with self._places.look(place) as parents:
+            self._flush_file(place[-1], parents.folder)
+            self._flush_parents(parents)
+            self._disk.flush_folder(parents.folder)
+
+    def look(self, row: Transfer) -> AbstractContextManager[Parents]:
+        """The parents of the place that an intent wants, none of them made.
+
+        :raises FileNotFoundError: one is missing
+        """
+        return self._places.look(place_of(row.publish_place or b""))
+
+    # --- steps -------------------------------------------------------------------------------
+
+    @contextmanager
+    def opened(self, place: Place, name: str, file_id: str | None) -> Iterator[Parents]:
+        """The parents of a place, made if missing, and known to be renamed into."""
+        with self._places.open_parents(place, name=name, file_id=file_id) as parents:
+            if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
+                raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
+            yield parents
+
+    def _rename(
+        self, staged: str, place: Place, parents: Parents, name: str, file_id: str | None
+    ) -> None:
+        try:
+            self._disk.rename(
+                staged,
+                place[-1],
+                source_dir=self._staging.folder(staged),
+                target_dir=parents.folder,
+            )
+        except OSError as error:
+            if error.errno in _A_FOLDER_THERE:
+                raise NameRefusedError(name, "a folder has that name", file_id=file_id) from error
+            if error.errno == errno.ENAMETOOLONG:
+                raise NameRefusedError(name, "it is too long", file_id=file_id) from error
+            raise
+
+    def _flush_parents(self, parents: Parents) -> None:
+        """Make the names of a place's parents durable, where this process has not done so yet:
+        whoever made them may have died before its own flush."""
+        for above, below in zip(parents.fds, parents.fds[1:], strict=False):
+            found = self._disk.fstat(below)
+            key = (found.st_dev, found.st_ino)
+            with self._mutex:
+                known = key in self._flushed
+            if not known:
+                self._disk.flush_folder(above)
+                self._remember(key, below)
+
+    def _remember(self, key: tuple[int, int], folder: int) -> None:
+        # An open descriptor keeps the inode's number from being used for another folder.
+        pin = self._disk.open_folder(".", dir_fd=folder)
+        with self._mutex:
+            spare = [self._flushed.pop(key)] if key in self._flushed else []
+            self._flushed[key] = pin
+            if len(self._flushed) > _FLUSHED_KEPT:
+                spare.append(self._flushed.popitem(last=False)[1])
+        for fd in spare:
+            self._disk.close(fd)
+
+    def _flush_file(self, name: str, folder: int) -> None:
+        fd = self._disk.open(name, dir_fd=folder, write=False)
+        try:
+            self._disk.flush_all(fd)
+        finally:
+            self._disk.close(fd)
+
+    def _content_is(self, name: str, folder: int, sha256: bytes | None) -> bool:
+        """Whether a file is a regular one with that hash; reads it whole."""
+        if not S_ISREG(self._disk.stat(name, dir_fd=folder).st_mode):
+            return False
+        fd = self._disk.open(name, dir_fd=folder, write=False)
+        try:
+            hasher, offset = hashlib.sha256(), 0
+            while part := self._disk.pread(fd, _CHUNK, offset):
+                hasher.update(part)
+                offset += len(part)
+        finally:
+            self._disk.close(fd)
+        return hasher.digest() == sha256
+
+    def _taken_over(self, row: Transfer) -> StagingDamagedError:
+        # Only somebody who does not see our lock can have changed the row.
+        return StagingDamagedError(
+            self._home.staging_path(row.staging), row.file_id, "was taken over by another worker"
+        )
+
+    def close(self) -> None:
+        with self._mutex:
+            while self._flushed:
+                self._disk.close(self._flushed.popitem()[1])
+
+    def forget(self) -> None:
+        """In a forked child: close what was inherited."""
+        self._mutex = threading.Lock()
+        self.close()

@@ -1,0 +1,363 @@
+"""From what a crash left to what the contract says; safe to interrupt at any point.
+
+Nothing here runs only at open: whoever takes up a transfer, or wants a name, settles what a dead
+or failed worker left of it.  A staged byte is trusted if this boot wrote it, or if it was flushed.
+Otherwise a power loss can have touched it, and it is verified against the running hash before
+anything is built on it; what does not verify is given up back to the last durable point.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import AbstractContextManager, ExitStack
+
+from txstore import digest
+from txstore.clock import Moment
+from txstore.digest import Hasher
+from txstore.errors import (
+    JournalError,
+    LockTimeoutError,
+    NameRefusedError,
+    ReplacedError,
+    StagingDamagedError,
+)
+from txstore.home import Home
+from txstore.journal.records import Records
+from txstore.journal.rows import Transfer
+from txstore.locks import Deadline, Locks
+from txstore.options import Durability
+from txstore.paths import Parents, Place, place_bytes, place_of
+from txstore.publish import Publisher
+from txstore.segment import FileClaim
+from txstore.staging import StagedFile, Staging
+
+logger = logging.getLogger(__name__)
+
+_CHUNK = 1024 * 1024  # bytes copied at once
+
+
+class Recovery:
+    """Settles what others left, for one manager.  Thread-safe."""
+
+    def __init__(
+        self,
+        home: Home,
+        locks: Locks,
+        staging: Staging,
+        records: Records,
+        publisher: Publisher,
+        durability: Durability,
+    ) -> None:
+        self._home, self._locks, self._staging = home, locks, staging
+        self._records, self._publisher = records, publisher
+        self._keeps = durability.keeps_files
+
+    # --- a transfer that is taken up ---------------------------------------------------------
+
+    def take_up(
+        self, file_id: str, wanted: FileClaim | None, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile] | None:
+        """A transfer whose staged bytes can be built on, with its staging file; ``None`` where
+        there is no such transfer (any more).  The transfer's lock is held.
+
+        :param wanted: what a last message asks for: an intent for anything else is withdrawn
+        :raises StagingDamagedError: somebody removed or changed the staged bytes in this boot
+        """
+        row = self._records.find(file_id, deadline)
+        if row is not None and row.publish_place is not None:
+            if wanted is None or _intends(row, wanted):
+                self.settle(row, at, deadline)
+            else:
+                self.withdraw_unless_renamed(row, at, deadline)
+            row = self._records.find(file_id, deadline)
+        if row is None:
+            return None
+        same_boot = row.written_boot == self._home.boot != ""
+        try:
+            staged = self._staging.open(row)
+        except StagingDamagedError:
+            if same_boot:
+                raise
+            return self._go_back(row, at, deadline)
+        if staged.inode == row.inode and (same_boot or row.durable):
+            return row, staged
+        return self._verify(row, staged, same_boot, at, deadline)
+
+    def make_own(
+        self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile] | None:
+        """Before a flush: write anew what others staged and did not make durable.
+
+        After a flush that failed the kernel may hold pages for clean that the device never got; a
+        later flush, by whomever, succeeds without them.  So their bytes are read, verified and
+        written again, or, where they are gone, the transfer goes back.
+        """
+        if staged.own_from <= row.durable_offset:
+            return row, staged
+        try:
+            hasher, recorded = _before(row), _at(row.state, row.offset)
+            whole = staged.hash_to(hasher, row.offset, rewrite_from=row.durable_offset)
+        except BaseException:
+            staged.close()
+            raise
+        # Without a recorded hash (no OpenSSL) what the kernel holds in this boot is trusted.
+        if whole and (recorded is None or recorded.digest() == hasher.digest()):
+            staged.own_from = row.durable_offset
+            return row, staged
+        staged.close()
+        return self._go_back(row, at, deadline)
+
+    def take_over(
+        self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile]:
+        """Before a file is published: copy it where another user staged it, since only the owner
+        of a file may give it the mode of a published one.
+
+        A crash in between leaves one of the two files without a row: an orphan.
+        """
+        if not staged.foreign:
+            return row, staged
+        copy = self._staging.create(row.file_id)
+        try:
+            hasher = copy.hasher_new()
+            while hasher.total < row.offset:
+                part = staged.read(hasher.total, min(_CHUNK, row.offset - hasher.total))
+                if not part:
+                    raise StagingDamagedError(
+                        staged.path, row.file_id, "is shorter than the journal says"
+                    )
+                copy.write(hasher.total, part)
+                hasher.update(part)
+            if row.durable_segments:
+                copy.flush()
+                self._staging.flush_folder(copy.name)
+            taken = row.touched(at)._replace(staging=copy.name, inode=copy.inode)
+            self._publisher.save(row, taken, deadline)
+            if row.durable_segments:
+                # A journal that went back would look for the file that is removed now.
+                self._records.flush(deadline)
+        except BaseException:
+            copy.close()
+            raise
+        finally:
+            staged.close()
+        copy.seen, copy.setbacks = taken.change, taken.setbacks
+        self._staging.remove(row.staging)
+        return taken, copy
+
+    def _verify(
+        self, row: Transfer, staged: StagedFile, same_boot: bool, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile] | None:
+        """Read what a power loss may have touched, and build on it only if it is what was
+        recorded."""
+        moved = staged.inode != row.inode  # a restored backup, or somebody else's file
+        hasher = digest.new() if moved else _before(row)
+        recorded = _at(row.state, row.offset)
+        try:
+            verified = (
+                staged.hash_to(hasher, row.offset)
+                and recorded is not None
+                and hasher.digest() == recorded.digest()
+            )
+            if not verified and moved and same_boot:
+                raise StagingDamagedError(staged.path, row.file_id, "was replaced by another")
+            if not verified:
+                staged.close()
+                return self._go_back(row, at, deadline)
+            fit = row.touched(at)._replace(inode=staged.inode)
+            if moved:
+                fit = fit._replace(durable_segments=0, durable_offset=0, durable_state=None)
+            self._publisher.save(row, fit, deadline)
+        except BaseException:
+            staged.close()
+            raise
+        staged.hasher, staged.setbacks = hasher, fit.setbacks
+        staged.own_from = fit.offset
+        return fit, staged
+
+    def _go_back(
+        self, row: Transfer, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile] | None:
+        """Back to the last durable point, if its bytes are there; else the transfer is dropped."""
+        back = row.at_durable_point().touched(at)
+        if 0 < back.segments < row.segments:
+            try:
+                staged = self._staging.open(back)
+            except StagingDamagedError:
+                staged = None
+            if staged is not None:
+                hasher, recorded = digest.new(), _at(back.state, back.offset)
+                whole = staged.hash_to(hasher, back.offset)
+                # Without a recorded hash (no OpenSSL) the flush that made it durable is trusted.
+                if whole and (recorded is None or recorded.digest() == hasher.digest()):
+                    back = back._replace(inode=staged.inode)
+                    staged.hasher, staged.setbacks = hasher, back.setbacks
+                    staged.own_from = back.offset
+                    self._publisher.save(row, back, deadline)
+                    logger.warning(
+                        "Transfer %r went back from segment %d to %d: a power loss or a failed"
+                        " flush took what was not durable",
+                        row.file_id,
+                        row.segments,
+                        back.segments,
+                    )
+                    return back, staged
+                staged.close()
+        self.drop(row, deadline)
+        logger.warning(
+            "Transfer %r was dropped at segment %d: a power loss or a failed flush took its bytes",
+            row.file_id,
+            row.segments,
+        )
+        return None
+
+    def drop(self, row: Transfer, deadline: Deadline) -> bool:
+        """End a transfer: first its row, then its bytes, so that no row is without them.
+
+        :return: ``False`` where another worker changed it meanwhile: then nothing was done
+        """
+        if not self._records.delete(row, deadline):
+            return False
+        if self._keeps:
+            self._records.flush(deadline)
+        self._staging.remove(row.staging)
+        return True
+
+    # --- intents to publish ------------------------------------------------------------------
+
+    def settle(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
+        """Carry out an intent that was left, or withdraw it where that cannot be.
+
+        Needs no lock of the transfer: rows with an intent are changed under the name lock alone.
+        """
+        assert row.publish_place is not None
+        with self._locks.name(row.publish_place, deadline):
+            current = self._records.by_staging(row.staging, deadline)
+            if current is not None and current.publish_place == row.publish_place:
+                self._settle_held(current, at, deadline)
+
+    def settle_place(self, place: Place, at: Moment, deadline: Deadline) -> None:
+        """Settle every intent for a place whose name lock is held: who left it is dead or failed,
+        and must not come over the newer file later."""
+        for row in self._records.by_place(place_bytes(place), deadline):
+            self._settle_held(row, at, deadline)
+
+    def withdraw_unless_renamed(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
+        """Settle an intent that its sender does not want any more: it is carried to its end only
+        if the file was renamed already."""
+        assert row.publish_place is not None
+        with self._locks.name(row.publish_place, deadline):
+            current = self._records.by_staging(row.staging, deadline)
+            if current is None or current.publish_place != row.publish_place:
+                return
+            if not self._complete_if_renamed(current, at, deadline):
+                self._publisher.withdraw(current, at, deadline)
+
+    def _complete_if_renamed(self, row: Transfer, at: Moment, deadline: Deadline) -> bool:
+        """Makes no folder: there may be no space, and nobody wants them."""
+        place = place_of(row.publish_place or b"")
+        with ExitStack() as held:
+            try:
+                parents = held.enter_context(self._publisher.look(row))
+            except (NameRefusedError, FileNotFoundError):
+                return False  # no such folder (any more), so it was not renamed into it
+            if not self._publisher.is_renamed(row, place, parents):
+                return False
+            self._complete(row, place, parents, at, deadline)
+            return True
+
+    def _complete(
+        self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
+    ) -> None:
+        if self._is_trusted(row) or self._publisher.is_whole(row, place, parents):
+            self._publisher.complete(row, place, parents, at, deadline)
+        else:
+            # Level "none": its sender is told to begin again, and replaces it.
+            self.drop(row, deadline)
+            logger.warning("The file of transfer %r is damaged: a power loss", row.file_id)
+
+    def _opened(self, row: Transfer, place: Place) -> AbstractContextManager[Parents]:
+        return self._publisher.opened(place, os.fsdecode(row.publish_path or b""), row.file_id)
+
+    def _settle_held(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
+        if self._complete_if_renamed(row, at, deadline):
+            return
+        assert row.publish_place is not None
+        place = place_of(row.publish_place)
+        try:
+            with self._opened(row, place) as parents:
+                if self._publisher.standing(place, parents) != row.publish_over:
+                    # A power loss can bring an intent back whose withdrawal was not flushed, after
+                    # a file in one segment, which flushes no journal, was acknowledged there.
+                    raise NameRefusedError(
+                        os.fsdecode(row.publish_path or b""),
+                        "another file was stored there since",
+                        file_id=row.file_id,
+                    )
+                fit = self._make_fit(row, at, deadline)
+                self._publisher.carry_out(fit, place, parents, at, deadline)
+        except (JournalError, LockTimeoutError, ReplacedError):
+            raise
+        except (NameRefusedError, OSError) as error:
+            current = self._records.by_staging(row.staging, deadline)
+            if current is None or current.publish_place is None:
+                return  # withdrawn already
+            if self._complete_if_renamed(current, at, deadline):
+                return
+            logger.warning("Transfer %r cannot be published: %s", row.file_id, error)
+            self._publisher.withdraw(current, at, deadline)
+
+    def _is_trusted(self, row: Transfer) -> bool:
+        """Whether nothing can have touched the bytes of an intent."""
+        same_boot = row.written_boot == self._home.boot != ""
+        return bool(same_boot or row.publish_flushed)
+
+    def _make_fit(self, row: Transfer, at: Moment, deadline: Deadline) -> Transfer:
+        """Verify the bytes of an intent where something can have touched them, and flush them
+        where this level asks for it and nobody did.
+
+        :raises StagingDamagedError: they are not what was to be published
+        """
+        size = row.publish_size or 0
+        to_flush = self._keeps and not row.publish_flushed
+        staged = self._staging.open(row._replace(offset=size))
+        try:
+            if to_flush or not self._is_trusted(row) or staged.inode != row.inode:
+                hasher = digest.new()
+                # As in `make_own`: it is others' bytes that are flushed here.
+                rewrite_from = row.durable_offset if to_flush else None
+                whole = staged.hash_to(hasher, size, rewrite_from=rewrite_from)
+                if not whole or hasher.digest() != row.publish_sha256:
+                    raise StagingDamagedError(staged.path, row.file_id, "lost bytes in a crash")
+            if staged.size > size:
+                staged.write(size, b"")  # a power loss can undo a cut that was not flushed
+            if to_flush:
+                staged.flush()
+                fit = row.touched(at)._replace(publish_flushed=1)
+                self._publisher.save(row, fit, deadline)
+                row = fit
+        finally:
+            staged.close()
+        return row
+
+
+def _intends(row: Transfer, wanted: FileClaim) -> bool:
+    return (row.publish_path, row.publish_size, row.publish_sha256) == (
+        os.fsencode(wanted.path),
+        wanted.size,
+        wanted.sha256,
+    )
+
+
+def _before(row: Transfer) -> Hasher:
+    """The hasher of the bytes up to the durable point; of none where that is not known."""
+    return _at(row.durable_state, row.durable_offset) or digest.new()
+
+
+def _at(state: bytes | None, offset: int) -> Hasher | None:
+    """The hasher of the first ``offset`` bytes, if a saved state is exactly that."""
+    if offset == 0:
+        return digest.new()
+    hasher = digest.load(state)
+    return hasher if hasher is not None and hasher.total == offset else None

@@ -1,0 +1,81 @@
+"""Last messages that come again: answered from their completion, not carried out twice."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from txstore.home import Home
+from txstore.journal.records import Records
+from txstore.journal.rows import Completion
+from txstore.locks import Deadline
+from txstore.options import Durability
+from txstore.publish import Publisher
+from txstore.segment import FileClaim, SegmentRequest
+
+
+class Repeats:
+    """Finds the completion that answers a last message.  Thread-safe."""
+
+    def __init__(
+        self, home: Home, records: Records, publisher: Publisher, durability: Durability
+    ) -> None:
+        self._home, self._records, self._publisher = home, records, publisher
+        self._keeps = durability.keeps_files
+
+    def answers(self, request: SegmentRequest, claim: FileClaim, deadline: Deadline) -> bool:
+        """Whether a last message was carried out before.  If so, all that the answer rests on is
+        durable on return, as the level says.  The transfer's lock is held."""
+        wanted = (request.number, os.fsencode(claim.path), claim.size, claim.sha256)
+        candidates = [
+            (key, done)
+            for key, done in self._records.completions(request.file_id, deadline)
+            if wanted == (done.segments, done.path, done.size, done.sha256)
+        ]
+        if not candidates:
+            return False
+        last = hashlib.sha256(request.payload).digest()
+        return any(
+            done.last == last and self._rests(key, done, deadline) for key, done in candidates
+        )
+
+    def is_known(self, done: Completion) -> bool:
+        """Whether a power loss has not taken the file, as far as can be told."""
+        flushed = done.durable or done.boot == self._home.boot
+        return bool(flushed) or self._publisher.still_there(done)
+
+    def _rests(self, key: int, done: Completion, deadline: Deadline) -> bool:
+        """Whether a completion may be answered from, now that what it rests on is made durable."""
+        basis = (key, done)
+        if not self._publisher.still_there(done):
+            latest = self._records.latest_at(done.place, deadline)
+            if latest is not None and latest[0] > key:
+                basis = latest
+            elif done.segments == 1 or not self.is_known(done):
+                # One segment is simply stored again.  More are answered, since they cannot be
+                # asked for again; unless they were never flushed and a power loss took them.
+                return False
+        if not self._keeps:
+            self._records.verify(deadline)
+            return True
+        if not self._make_durable(*basis, deadline):
+            return False
+        self._records.flush(deadline)
+        return True
+
+    def _make_durable(self, key: int, done: Completion, deadline: Deadline) -> bool:
+        """Flush a published file and its name; ``False``: a power loss took the unflushed file."""
+        if done.durable:
+            return True
+        if self._publisher.still_there(done):
+            try:
+                self._publisher.flush_published(done)
+            except OSError:
+                # The next flush may succeed without what this one lost.
+                self._records.forget_completions([key], deadline)
+                raise
+        elif not self.is_known(done):
+            return False
+        # Otherwise somebody removed or changed it since: there is nothing left to lose.
+        self._records.mark_durable(key, deadline)
+        return True

@@ -1,0 +1,70 @@
+"""What the store tells of a transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from txstore import digest
+from txstore.digest import Hasher
+from txstore.journal.rows import Completion, Transfer
+
+
+@dataclass(frozen=True)
+class TransferStatus:
+    """A transfer, as the journal has it.
+
+    :ivar file_id: its id
+    :ivar segments_received: number of the last recorded segment
+    :ivar bytes_received: bytes up to and with that segment
+    :ivar sha256: SHA-256 of those bytes as lower-case hex; ``None`` where telling it would mean to
+        read them again (a worker without OpenSSL wrote last)
+    :ivar created_at: when its first segment was recorded (UTC)
+    :ivar updated_at: when it was last worked on (UTC)
+    :ivar state: ``"receiving"``; ``"publishing"``: the last segment came and the file is about to
+        appear in the storage; ``"stored"``: finished, and not yet forgotten
+    """
+
+    file_id: str
+    segments_received: int
+    bytes_received: int
+    sha256: str | None
+    created_at: datetime
+    updated_at: datetime
+    state: str
+
+
+def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
+    """The status of an unfinished transfer; reads no staged byte.
+
+    :param hasher: of all its bytes, where somebody has one
+    """
+    if hasher is None:
+        hasher = digest.load(row.state) if row.offset else digest.new()
+    known = hasher is not None and hasher.total == row.offset
+    return TransferStatus(
+        file_id=row.file_id,
+        segments_received=row.segments,
+        bytes_received=row.offset,
+        sha256=hasher.digest().hex() if known and hasher is not None else None,
+        created_at=_time(row.created_at),
+        updated_at=_time(row.updated_at),
+        state="receiving" if row.publish_place is None else "publishing",
+    )
+
+
+def of_completion(done: Completion) -> TransferStatus:
+    """The status of a finished transfer."""
+    return TransferStatus(
+        file_id=done.file_id,
+        segments_received=done.segments,
+        bytes_received=done.size,
+        sha256=done.sha256.hex(),
+        created_at=_time(done.created_at),
+        updated_at=_time(done.completed_at),
+        state="stored",
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

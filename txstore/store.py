@@ -1,0 +1,454 @@
+"""``FileStoreManager``: stores files that arrive in segments, and loses none it acknowledged.
+
+The conductor.  It reads like the protocol; how bytes are staged, published, recovered, locked and
+recorded is said in the modules of those names, and why in ``docs/design.md``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import weakref
+from contextlib import ExitStack
+from types import TracebackType
+
+from txstore import clock, forks, status
+from txstore.calls import Calls
+from txstore.clock import Moment
+from txstore.constants import FileStoreResultProp
+from txstore.disk import Disk
+from txstore.errors import JournalError
+from txstore.home import Home
+from txstore.housekeeping import Housekeeping
+from txstore.journal.rows import Transfer
+from txstore.journal.upgrade import open_records
+from txstore.locks import Deadline, Locks
+from txstore.options import Durability, file_mode, seconds
+from txstore.paths import NameRules, Places, place_bytes
+from txstore.publish import Publisher
+from txstore.recovery import Recovery
+from txstore.repeats import Repeats
+from txstore.result import FileStoreSegmentResult
+from txstore.segment import FileClaim, Message, SegmentRequest, check_file_id, parse
+from txstore.staging import StagedFile, Staging
+from txstore.status import TransferStatus
+
+__all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]
+
+logger = logging.getLogger(__name__)
+
+DAY = 86400.0
+
+#: At level "file" no more than this many bytes are recorded without being durable.
+_DURABLE_POINT = 64 * 1024 * 1024
+
+
+class FileStoreManager:
+    """Stores files that arrive in segments under a storage dir.
+
+    Any number of threads, processes and managers may use one pair of folders at once; any of them
+    may take the next segment of any transfer.  A manager may be used on both sides of a fork.
+
+    :param storage_dir: folder under which files are stored; made if missing
+    :param working_dir: folder for unfinished transfers and the journal; made if missing; the
+        default is ``<storage_dir>/.workdir``
+    :param durability: what survives a power loss: ``"segment"`` (every acknowledged segment),
+        ``"file"`` (every acknowledged ``store`` and ``cancel``), ``"none"`` (nothing; for tests
+        and scratch data).  A process crash takes nothing acknowledged at any level
+    :param expire_after: seconds without activity after which an unfinished transfer is dropped
+    :param keep_completed: seconds for which a repeated last message gets its first answer again
+    :param lock_timeout: seconds that all waiting of one call may take together
+    :param mode: permission bits of the store's own files; ``0o660`` lets a group share the store
+    :param allow_network_fs: use a working dir on a network file system all the same, on the
+        caller's word that only one machine ever does
+    :param disk: the operating system's calls; tests pass their own
+    :raises OptionError: an option cannot have that value (a ``ValueError``)
+    :raises StoreMismatchError: the two folders do not belong together (a ``ValueError``)
+    :raises PermissionError: a folder cannot be made for lack of permission
+    :raises NotADirectoryError: a path is a file
+    :raises JournalDamagedError: the journal is damaged; nothing was changed
+    :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
+    """
+
+    def __init__(
+        self,
+        storage_dir: str | os.PathLike[str],
+        working_dir: str | os.PathLike[str] | None = None,
+        *,
+        durability: str = "segment",
+        expire_after: float = 7 * DAY,
+        keep_completed: float = DAY,
+        lock_timeout: float = 30.0,
+        mode: int = 0o600,
+        allow_network_fs: bool = False,
+        disk: Disk | None = None,
+    ) -> None:
+        self._level = level = Durability.of(durability)
+        self._lock_timeout = seconds("lock_timeout", lock_timeout)
+        expire_after = seconds("expire_after", expire_after)
+        keep_completed = seconds("keep_completed", keep_completed)
+        with forks.opening, ExitStack() as made:
+            self._home = home = Home(
+                disk or Disk(),
+                storage_dir,
+                working_dir,
+                mode=file_mode(mode),
+                allow_network_fs=allow_network_fs,
+            )
+            made.callback(home.close)
+            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, mode)
+            made.callback(locks.close)
+            self._records = records = open_records(home, locks.journal, self._lock_timeout)
+            made.callback(records.abandon)
+            places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
+            self._calls = Calls()
+            self._rules = NameRules(home.storage_dir, home.working_dir)
+            self._staging = staging = Staging(home)
+            made.callback(staging.close)
+            self._publisher = publisher = Publisher(home, places, staging, records, level)
+            made.callback(publisher.close)
+            self._repeats = Repeats(home, records, publisher, level)
+            self._recovery = Recovery(home, locks, staging, records, publisher, level)
+            self._housekeeping = keeping = Housekeeping(
+                home, locks, staging, records, self._recovery, expire_after, keep_completed
+            )
+            made.callback(keeping.close)
+            forks.forget(self._calls, locks, staging, publisher, keeping)
+            # A manager that is dropped without `close` must not leak its descriptors.
+            self._release = weakref.finalize(self, made.pop_all().close)
+        keeping.settle_left()
+
+    @property
+    def storage_dir(self) -> str:
+        """Absolute path of the storage dir."""
+        return self._home.storage_dir
+
+    @property
+    def working_dir(self) -> str:
+        """Absolute path of the working dir."""
+        return self._home.working_dir
+
+    # --- the protocol ------------------------------------------------------------------------
+
+    def store_segment(self, message: Message) -> FileStoreSegmentResult:
+        """Take one message of a transfer.  Thread-safe and process-safe.
+
+        When this returns, what the message brought is kept as the level says; the answer to a
+        repeat makes durable what it rests on.
+
+        :param message: a ``dxlclient.message.Message``; only ``payload`` and ``other_fields`` are
+            read
+        :raises RequestError: the message is refused (a ``ValueError``); nothing was changed,
+            except that ``FileMismatchError`` ends the transfer
+        :raises LockTimeoutError: a lock was not had within ``lock_timeout``
+        :raises OSError: the disk failed; the transfer is at its last acknowledged segment and the
+            same message can be sent again
+        :raises StoreClosedError: the manager is closed
+        """
+        request = parse(message, self._rules)
+        with self._calls:
+            deadline = Deadline(self._lock_timeout)
+            with self._locks.transfer(request.file_id, deadline) as lock:
+                at = clock.now(self._home.boot)
+                if request.cancel:
+                    answer = self._cancel(request, at, deadline)
+                else:
+                    answer = self._take(request, at, deadline)
+                lock.verify()
+            self._housekeeping.after_answer(request.file_id)
+        return answer
+
+    def _take(
+        self, request: SegmentRequest, at: Moment, deadline: Deadline
+    ) -> FileStoreSegmentResult:
+        """A segment, the last or not; the transfer's lock is held."""
+        if self._level.keeps_files:
+            self._home.make_durable()
+        found = self._recovery.take_up(request.file_id, request.store, at, deadline)
+        if (
+            found is not None
+            and request.number in (found[0].segments, found[0].segments + 1)
+            and self._will_flush(found[0], request)
+        ):
+            found = self._recovery.make_own(*found, at, deadline)
+        if found is None:
+            return self._first(request, at, deadline)
+        row, staged = found
+        if request.store is not None and request.number == row.segments + 1:
+            row, staged = self._recovery.take_over(row, staged, at, deadline)
+        with self._staging.lent(staged):
+            if request.store is not None:
+                return self._last(row, staged, request, request.store, at, deadline)
+            if request.number == row.segments + 1:
+                return self._append(row, staged, request, at, deadline)
+            if request.number == row.segments:
+                return self._repeat(row, staged, request, at, deadline)
+            raise request.out_of_turn(row.segments)
+
+    def _will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
+        """Whether taking a segment will make staged bytes durable."""
+        if request.store is not None:
+            return self._level.keeps_files or row.durable_segments > 0
+        if self._level.keeps_segments:
+            return True
+        grown = row.offset + len(request.payload) - row.durable_offset
+        return self._level.keeps_files and grown >= _DURABLE_POINT
+
+    def _first(
+        self, request: SegmentRequest, at: Moment, deadline: Deadline
+    ) -> FileStoreSegmentResult:
+        """A message for an id of which no transfer is open."""
+        if request.store is not None and self._repeats.answers(request, request.store, deadline):
+            return _stored(request)
+        if request.number != 1:
+            raise request.out_of_turn(0)
+        if request.store is None:
+            return self._begin(request, at, deadline)
+        claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
+        if (len(request.payload), sha256) != (claim.size, claim.sha256):
+            raise request.mismatch(claim, len(request.payload), sha256)
+        place = self._publisher.resolve(claim, request.given_id)
+        with self._locks.name(place_bytes(place), deadline):
+            self._recovery.settle_place(place, at, deadline)
+            self._publisher.publish_whole(request, claim, place, at, deadline)
+        return _stored(request)
+
+    def _begin(
+        self, request: SegmentRequest, at: Moment, deadline: Deadline
+    ) -> FileStoreSegmentResult:
+        """The first of several segments opens a transfer."""
+        with self._staging.lent(self._staging.create(request.file_id)) as staged:
+            try:
+                staged.write(0, request.payload)
+                hasher = staged.hasher_new()
+                hasher.update(request.payload)
+                row = Transfer.begun(
+                    request.file_id,
+                    staged.name,
+                    staged.inode,
+                    len(request.payload),
+                    hasher.save(),
+                    at,
+                )
+                durable = self._will_flush(row.at_durable_point(), request)
+                if durable:
+                    staged.flush()
+                    self._staging.flush_folder(staged.name)
+                    row = row.made_durable()
+                self._staging.verify(staged, request.file_id)
+            except BaseException:
+                self._staging.remove(staged.name)
+                raise
+            try:
+                self._records.insert(row, deadline)
+            except JournalError as error:
+                # Whether it was recorded is not known, unless the disk was full; where it was not,
+                # the file is swept as an orphan.
+                if error.errno == errno.ENOSPC:
+                    self._staging.remove(staged.name)
+                raise
+            if durable:
+                self._records.flush(deadline)
+        return FileStoreSegmentResult(request.file_id, 1)
+
+    def _append(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        at: Moment,
+        deadline: Deadline,
+    ) -> FileStoreSegmentResult:
+        """The next segment: its bytes, then one commit that moves the row."""
+        hasher = staged.hasher_at(row)
+        staged.write(row.offset, request.payload)
+        hasher.update(request.payload)
+        new = row.advanced(len(request.payload), hasher.save(), at)
+        self._staging.verify(staged, row.file_id)
+        if self._will_flush(row, request):
+            self._record_durably(row, new, staged, deadline)
+        else:
+            self._publisher.save(row, new, deadline)
+            staged.seen = new.change
+        return FileStoreSegmentResult(request.file_id, request.number)
+
+    def _repeat(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        at: Moment,
+        deadline: Deadline,
+    ) -> FileStoreSegmentResult:
+        """The last recorded segment again: its answer was lost, or is asked for a second time."""
+        same_size = row.last_size == len(request.payload)
+        if (
+            not same_size
+            or staged.read(row.offset - row.last_size, row.last_size) != request.payload
+        ):
+            raise request.out_of_turn(row.segments)
+        self._staging.verify(staged, row.file_id)
+        # Who recorded it may have died before its flush, or have had a lower level.
+        if not self._level.keeps_segments:
+            self._records.verify(deadline)
+        elif row.durable:
+            self._records.flush(deadline)
+        else:
+            self._record_durably(row, row.touched(at), staged, deadline)
+        return FileStoreSegmentResult(request.file_id, request.number)
+
+    def _record_durably(
+        self, old: Transfer, new: Transfer, staged: StagedFile, deadline: Deadline
+    ) -> None:
+        """Flush the staged bytes, then record the row, then flush that: never the row first."""
+        staged.flush()
+        if old.durable_segments == 0:
+            self._staging.flush_folder(staged.name)
+        self._publisher.save(old, new.made_durable(), deadline)
+        staged.seen = new.change
+        self._records.flush(deadline)
+
+    def _last(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        at: Moment,
+        deadline: Deadline,
+    ) -> FileStoreSegmentResult:
+        """A last message while a transfer with its id is open."""
+        mismatch = None
+        if request.number == row.segments + 1:
+            hasher = staged.hasher_at(row).copy()
+            hasher.update(request.payload)
+            if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
+                place = self._publisher.resolve(claim, request.given_id)
+                with self._locks.name(place_bytes(place), deadline):
+                    self._recovery.settle_place(place, at, deadline)
+                    self._publisher.finish(row, staged, request, claim, place, at, deadline)
+                return _stored(request)
+            mismatch = request.mismatch(claim, hasher.total, hasher.digest())
+        # It may belong to an earlier transfer with this id, whose answer was lost.
+        if self._repeats.answers(request, claim, deadline):
+            return _stored(request)
+        if mismatch is not None:
+            self._recovery.drop(row, deadline)
+            raise mismatch
+        raise request.out_of_turn(row.segments)
+
+    def _cancel(
+        self, request: SegmentRequest, at: Moment, deadline: Deadline
+    ) -> FileStoreSegmentResult:
+        if self._level.keeps_files:
+            self._home.make_durable()
+        row = self._records.find(request.file_id, deadline)
+        segments = row.segments if row is not None else 0
+        if row is not None and row.publish_place is not None:
+            self._recovery.withdraw_unless_renamed(row, at, deadline)
+            row = self._records.find(request.file_id, deadline)
+        if row is not None:
+            self._recovery.drop(row, deadline)
+            logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
+        if self._level.keeps_files:
+            # Also where there was nothing to drop: who dropped it may not have flushed.
+            self._records.flush(deadline)
+        else:
+            self._records.verify(deadline)
+        return FileStoreSegmentResult(request.file_id, segments, FileStoreResultProp.CANCEL)
+
+    # --- looking, and ends -------------------------------------------------------------------
+
+    def transfers(self) -> list[TransferStatus]:
+        """The unfinished transfers, oldest first, as the journal has them.  Reads no staged byte
+        and takes no transfer's lock."""
+        with self._calls:
+            rows = self._records.transfers(Deadline(self._lock_timeout))
+        return [status.of_transfer(row) for row in rows]
+
+    def status(self, file_id: str) -> TransferStatus | None:
+        """One transfer, settled first: what is told can be built on.  ``None``: not known (never
+        begun, cancelled, expired, or finished longer than ``keep_completed`` ago).
+
+        :raises FieldError: no transfer can have that id
+        :raises LockTimeoutError: somebody works on the transfer for longer than ``lock_timeout``
+        """
+        check_file_id(file_id)
+        with self._calls:
+            deadline = Deadline(self._lock_timeout)
+            with self._locks.transfer(file_id, deadline):
+                found = self._recovery.take_up(file_id, None, clock.now(self._home.boot), deadline)
+                if found is not None:
+                    row, staged = found
+                    with self._staging.lent(staged):
+                        return status.of_transfer(row, staged.hasher_at(row))
+                done = self._records.completions(file_id, deadline)
+                if not done or not self._repeats.is_known(done[0][1]):
+                    return None
+        return status.of_completion(done[0][1])
+
+    def stored_sha256(self, name: str, found: os.stat_result) -> str | None:
+        """The hash of a stored file, as far as it is known without reading the file.
+
+        :param name: its name in the storage
+        :param found: what ``stat`` says of it now
+        :return: lower-case hex, from its completion while inode, size and time of change are
+            those of the file that was published; else ``None``
+        :raises NameRefusedError: nothing is stored under such a name
+        """
+        path = self._rules.normalise(name, None)
+        with self._calls:
+            latest = self._records.latest_at(os.fsencode(path), Deadline(self._lock_timeout))
+        if latest is None:
+            return None
+        done = latest[1]
+        published = (done.inode, done.size, done.mtime_ns)
+        same = published == (found.st_ino, found.st_size, found.st_mtime_ns)
+        return done.sha256.hex() if same else None
+
+    def cancel(self, file_id: str) -> FileStoreSegmentResult:
+        """Drop an unfinished transfer, as a ``cancel`` message does.
+
+        :raises FieldError: no transfer can have that id
+        """
+        request = SegmentRequest(check_file_id(file_id), 0, b"", cancel=True)
+        with self._calls:
+            deadline = Deadline(self._lock_timeout)
+            with self._locks.transfer(request.file_id, deadline) as lock:
+                answer = self._cancel(request, clock.now(self._home.boot), deadline)
+                lock.verify()
+        return answer
+
+    def expire(self) -> list[str]:
+        """Drop all transfers without activity for ``expire_after``, and forget completions older
+        than ``keep_completed``.  This happens by itself, a little after each answer.
+
+        :return: ids of the transfers dropped
+        """
+        with self._calls:
+            return self._housekeeping.expire(Deadline(self._lock_timeout))
+
+    def close(self) -> None:
+        """Wait for calls in flight, then let go of everything.  Unfinished transfers stay, for any
+        manager to go on with.  May be called more than once."""
+        if self._calls.close():
+            self._records.close()
+            self._release()
+
+    def __enter__(self) -> FileStoreManager:
+        with self._calls:
+            return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _stored(request: SegmentRequest) -> FileStoreSegmentResult:
+    return FileStoreSegmentResult(request.file_id, request.number, FileStoreResultProp.STORE)

@@ -1,0 +1,133 @@
+"""What goes wrong, and when: "fail the second flush with EIO", "crash before the rename".
+
+A plan belongs to a ``FaultyDisk`` or a ``SimulatedDisk``, which asks it before and after every
+call.  Calls are named as the methods of ``txstore.disk.Disk``; SQLite's are ``"connect"``,
+``"commit"``, ``"checkpoint"`` and ``"statement"``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+
+#: Calls of SQLite: they fail with SQLite's own errors.
+OF_SQLITE = ("connect", "commit", "checkpoint", "statement")
+
+_SQLITE_TEXTS = {
+    errno.ENOSPC: "database or disk is full",
+    errno.EIO: "disk I/O error",
+    errno.EBUSY: "database is locked",
+    errno.EAGAIN: "database is locked",
+    errno.EROFS: "attempt to write a readonly database",
+    errno.EACCES: "unable to open database file",
+    errno.EMFILE: "unable to open database file",
+}
+
+
+class SimulatedCrash(BaseException):
+    """The process is dead: no ``except Exception`` may go on from here."""
+
+
+@dataclass
+class Fault:
+    """One thing that goes wrong.
+
+    :ivar call: name of the call, or ``"*"`` for any
+    :ivar nth: which of the matching calls, from 1
+    :ivar error: errno; ``None``: a crash
+    :ivar path: only calls whose name or path contains this text
+    :ivar forever: all matching calls from the n-th on
+    :ivar after: the call is carried out first
+    :ivar short: no error, but a write takes only half of what it is given
+    """
+
+    call: str
+    nth: int = 1
+    error: int | None = None
+    path: str = ""
+    forever: bool = False
+    after: bool = False
+    short: bool = False
+    seen: int = 0
+    done: bool = False
+
+    def strikes(self, call: str, path: str) -> bool:
+        """Whether it is this call's turn; to be asked once for each call."""
+        if self.call not in ("*", call) or self.path not in path:
+            return False
+        self.seen += 1
+        struck = self.seen >= self.nth if self.forever else self.seen == self.nth
+        self.done = self.done or struck
+        return struck
+
+
+class FaultPlan:
+    """Faults, and the number of calls so far.
+
+    :ivar calls: how many calls were made
+    :ivar history: names and paths of all calls, where ``keep_history`` was asked for
+    """
+
+    def __init__(self, *faults: Fault, keep_history: bool = False) -> None:
+        self.faults = list(faults)
+        self.calls = 0
+        self.history: list[tuple[str, str]] | None = [] if keep_history else None
+        self.watch: Callable[[str, str], None] | None = None
+
+    def fail(
+        self,
+        call: str,
+        error: int = errno.EIO,
+        *,
+        nth: int = 1,
+        path: str = "",
+        forever: bool = False,
+        after: bool = False,
+    ) -> Fault:
+        """Let a call fail with an errno, from now on counted; SQLite's calls with SQLite's error
+        for it."""
+        return self.add(Fault(call, nth, error, path, forever, after))
+
+    def shorten(self, *, nth: int = 1, path: str = "", forever: bool = False) -> Fault:
+        """Let a write take only half of what it is given, without an error."""
+        return self.add(Fault("pwrite", nth, 0, path, forever, short=True))
+
+    def crash(self, call: str, *, nth: int = 1, path: str = "", after: bool = False) -> Fault:
+        """Let the process die before a call, or right after it."""
+        return self.add(Fault(call, nth, None, path, False, after))
+
+    def add(self, fault: Fault) -> Fault:
+        """Let one more thing go wrong."""
+        self.faults.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """The disk is well again."""
+        self.faults.clear()
+
+    def struck(self, call: str, path: str) -> list[Fault]:
+        """The faults whose turn it is at this call."""
+        self.calls += 1
+        if self.history is not None:
+            self.history.append((call, path))
+        if self.watch is not None:
+            self.watch(call, path)
+        return [fault for fault in self.faults if fault.strikes(call, path)]
+
+
+def raise_fault(fault: Fault, call: str, path: str) -> None:
+    """Raise what a fault asks for.
+
+    :raises SimulatedCrash: a crash
+    :raises OSError: the error, or for SQLite's calls ``sqlite3.OperationalError``
+    """
+    if fault.short:
+        return
+    if fault.error is None:
+        raise SimulatedCrash(f"{call} {path}")
+    if call in OF_SQLITE:
+        raise sqlite3.OperationalError(_SQLITE_TEXTS.get(fault.error, "disk I/O error"))
+    raise OSError(fault.error, os.strerror(fault.error), path or None)

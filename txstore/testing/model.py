@@ -1,0 +1,223 @@
+"""The contract as a pure function: a state, and what a message makes of it.
+
+Nothing here knows how a store works.  ``State`` is what a sender and a reader of the storage can
+know of it, ``step`` says what a message must be answered and which state follows, and ``Claims``
+which parts of the contract a store lays claim to.  ``StoreContract`` drives a real store alongside.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+
+from txstore.constants import FileStoreProp, FileStoreResultProp
+from txstore.testing.messages import Message
+
+
+@dataclass(frozen=True)
+class Claims:
+    """What a store says of itself, beyond storing whole files whose segments come in order.
+
+    :ivar resumes: a store opened anew over the same folders goes on with unfinished transfers
+    :ivar exactly_once: a message that was answered, sent again, gets the same answer and changes
+        nothing; without it a repeat may be refused, or a one-segment file be stored again
+    :ivar several_workers: any of several stores open over the same folders takes the next message
+    :ivar refuses_cleanly: every message that the contract refuses is a ``ValueError`` that changes
+        nothing, and every one that it accepts is taken, however it is written
+    :ivar survives_errors: after an error of the disk, which comes out as ``OSError``, the same
+        message goes through as if nothing had been, and cancelling needs no space on the disk; the
+        store has to be opened with ``Setup.disk``
+    :ivar survives_crashes: the same after a crash at any operation; the store has to resume, and to
+        be opened with ``Setup.disk``
+    """
+
+    resumes: bool = False
+    exactly_once: bool = False
+    several_workers: bool = False
+    refuses_cleanly: bool = False
+    survives_errors: bool = False
+    survives_crashes: bool = False
+
+    def __post_init__(self) -> None:
+        if self.survives_crashes and not self.resumes:
+            raise ValueError("A store that survives crashes resumes: claim that, too.")
+
+    @classmethod
+    def everything(cls) -> Claims:
+        """All that ``txstore.FileStoreManager`` claims."""
+        return cls(**{one.name: True for one in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A message must be answered so.
+
+    :ivar file_id: the transfer's id; ``None``: a fresh one
+    :ivar repeated: whether it is the answer of an earlier message, given again
+    """
+
+    file_id: str | None
+    segments_received: int
+    file_result: str | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A message must be refused with a ``ValueError``.
+
+    :ivar why: in words
+    :ivar expected: number that the sender should send next, where the number is what is wrong
+    :ivar ends: whether the transfer ends with it
+    """
+
+    why: str
+    expected: int | None = None
+    ends: bool = False
+
+
+Expected = Answer | Refusal
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """An open transfer: the segments recorded so far."""
+
+    segments: tuple[bytes, ...]
+
+    @property
+    def content(self) -> bytes:
+        return b"".join(self.segments)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a store remembers of a final message that it carried out."""
+
+    file_id: str
+    number: int
+    last: bytes
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class State:
+    """What is known of a store from outside.
+
+    :ivar files: path relative to the storage dir -> content
+    :ivar unfinished: id -> open transfer
+    :ivar finished: final messages carried out
+    """
+
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    unfinished: Mapping[str, Unfinished] = field(default_factory=dict)
+    finished: frozenset[Finished] = frozenset()
+
+    def next_number(self, file_id: str) -> int:
+        """Number of the segment that the store waits for."""
+        known = self.unfinished.get(file_id)
+        return len(known.segments) + 1 if known else 1
+
+    def folders(self) -> frozenset[str]:
+        """The folders that the files lie in, relative to the storage dir."""
+        found: set[str] = set()
+        for path in self.files:
+            while path := posixpath.dirname(path):
+                found.add(path)
+        return frozenset(found)
+
+    def _with(self, file_id: str, segments: tuple[bytes, ...]) -> State:
+        return replace(self, unfinished={**self.unfinished, file_id: Unfinished(segments)})
+
+    def _without(self, file_id: str) -> State:
+        rest = {one: known for one, known in self.unfinished.items() if one != file_id}
+        return replace(self, unfinished=rest)
+
+
+def step(
+    state: State, message: Message, claims: Claims, *, assigned: str = ""
+) -> tuple[Expected, State]:
+    """What a well-formed message must be answered, and the state after it.
+
+    :param message: with fields as ``Transfer`` writes them, or in another accepted spelling
+    :param assigned: the id that the store gave, where the message carries none
+    """
+    sent: Mapping[str, str] = message.other_fields
+    given = sent.get(FileStoreProp.ID) or None
+    file_id = given or assigned
+    result = sent.get(FileStoreProp.RESULT) or None
+    known = state.unfinished.get(file_id)
+    recorded = known.segments if known else ()
+    if result == FileStoreResultProp.CANCEL:
+        return Answer(given, len(recorded), result), state._without(file_id)
+
+    number = int(sent[FileStoreProp.SEGMENT_NUMBER])
+    payload = bytes(message.payload or b"")
+    if result == FileStoreResultProp.STORE:
+        return _final(state, message, given, file_id, recorded, claims)
+    if number == len(recorded) + 1:
+        return Answer(given, number), state._with(file_id, (*recorded, payload))
+    if claims.exactly_once and recorded and (number, payload) == (len(recorded), recorded[-1]):
+        return Answer(given, number, repeated=True), state
+    return _out_of_turn(recorded), state
+
+
+def _final(
+    state: State,
+    message: Message,
+    given: str | None,
+    file_id: str,
+    recorded: tuple[bytes, ...],
+    claims: Claims,
+) -> tuple[Expected, State]:
+    sent: Mapping[str, str] = message.other_fields
+    payload = bytes(message.payload or b"")
+    claim = Finished(
+        file_id,
+        int(sent[FileStoreProp.SEGMENT_NUMBER]),
+        payload,
+        posixpath.normpath(sent[FileStoreProp.NAME]),
+        int(sent[FileStoreProp.SIZE]),
+        sent[FileStoreProp.HASH_SHA256].lower(),
+    )
+    content = b"".join((*recorded, payload))
+    in_turn = claim.number == len(recorded) + 1
+    matches = (claim.size, claim.sha256) == (len(content), hashlib.sha256(content).hexdigest())
+    answered_before = claims.exactly_once and claim in state.finished
+    stored = Answer(given, claim.number, FileStoreResultProp.STORE)
+    # A one-segment file that is not open any more can only be a repeat of the one before.
+    if in_turn and matches and (recorded or not answered_before):
+        refused = _refused_name(state, claim.path)
+        if refused:
+            return refused, state
+        after = replace(
+            state._without(file_id),
+            files={**state.files, claim.path: content},
+            finished=state.finished | {claim},
+        )
+        return stored, after
+    if answered_before:
+        return replace(stored, repeated=True), state
+    if in_turn:
+        why = "the size or the hash is not that of the bytes received"
+        return Refusal(why, ends=True), state._without(file_id)
+    return _out_of_turn(recorded), state
+
+
+def _refused_name(state: State, path: str) -> Refusal | None:
+    if path in state.folders():
+        return Refusal("a folder has that name")
+    parent = path
+    while parent := posixpath.dirname(parent):
+        if parent in state.files:
+            return Refusal(f"the parent {parent!r} is a file")
+    return None
+
+
+def _out_of_turn(recorded: tuple[bytes, ...]) -> Refusal:
+    expected = len(recorded) + 1
+    return Refusal(f"segment {expected} is expected", expected=expected)
