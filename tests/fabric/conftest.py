@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from dxl_broker import DxlBroker
 from fabric_broker import (
     Broker,
     Certificates,
@@ -34,9 +35,8 @@ def mosquitto() -> str:
 
 
 @pytest.fixture(scope="session")
-def certificates(mosquitto: str, tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     """Certificates for all of the session."""
-    del mosquitto
     return Certificates.make(tmp_path_factory.mktemp("certificates"))
 
 
@@ -64,6 +64,14 @@ def broker(fabric: tuple[Broker, Registry]) -> Broker:
     broker.start()
     wait_until(registry.answers, "the registry is back")
     return broker
+
+
+@pytest.fixture
+def dxl_broker(certificates: Certificates) -> Iterator[DxlBroker]:
+    """A broker with a registry of services, as on a DXL fabric."""
+    broker = DxlBroker(certificates)
+    yield broker
+    broker.stop()
 
 
 @pytest.fixture

@@ -94,7 +94,39 @@ class Certificates:
         subprocess.run(["openssl", *arguments], check=True, capture_output=True, timeout=60)
 
 
-class Broker:
+class Fabric:
+    """A broker, as its clients see it."""
+
+    certificates: Certificates
+    port: int
+
+    def config_dir(self, folder: Path, general: dict[str, object] | None = None) -> Path:
+        """Make a folder of configuration; with ``general`` one for a service."""
+        folder.mkdir()
+        certificate, key = self.certificates.pair("client")
+        (folder / "dxlclient.config").write_text(
+            "[Certs]\n"
+            f"BrokerCertChain={self.certificates.authority}\n"
+            f"CertFile={certificate}\n"
+            f"PrivateKey={key}\n"
+            "[Brokers]\n"
+            f"broker=broker;{self.port};127.0.0.1;127.0.0.1\n"
+        )
+        if general is not None:
+            lines = [f"{key}={value}\n" for key, value in general.items()]
+            (folder / "dxlfiletransferservice.config").write_text("[General]\n" + "".join(lines))
+        return folder
+
+    @contextlib.contextmanager
+    def client(self, config_dir: Path) -> Iterator[Any]:
+        """An unmodified, connected DxlClient."""
+        config = DxlClientConfig.create_dxl_config_from_file(str(config_dir / "dxlclient.config"))
+        with DxlClient(config) as client:
+            client.connect()
+            yield client
+
+
+class Broker(Fabric):
     """One Mosquitto, which can be stopped and started again on the same port."""
 
     def __init__(self, folder: Path, certificates: Certificates, program: str) -> None:
@@ -104,7 +136,7 @@ class Broker:
         self._process: subprocess.Popen[bytes] | None = None
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+            self.port = probe.getsockname()[1]
         certificate, key = certificates.pair("broker")
         (folder / "mosquitto.conf").write_text(
             f"listener {self.port} 127.0.0.1\n"
@@ -165,31 +197,6 @@ class Broker:
         finally:
             path.write_text(usual)
             self.stop()
-
-    def config_dir(self, folder: Path, general: dict[str, object] | None = None) -> Path:
-        """Make a folder of configuration; with ``general`` one for a service."""
-        folder.mkdir()
-        certificate, key = self.certificates.pair("client")
-        (folder / "dxlclient.config").write_text(
-            "[Certs]\n"
-            f"BrokerCertChain={self.certificates.authority}\n"
-            f"CertFile={certificate}\n"
-            f"PrivateKey={key}\n"
-            "[Brokers]\n"
-            f"broker=broker;{self.port};127.0.0.1;127.0.0.1\n"
-        )
-        if general is not None:
-            lines = [f"{key}={value}\n" for key, value in general.items()]
-            (folder / "dxlfiletransferservice.config").write_text("[General]\n" + "".join(lines))
-        return folder
-
-    @contextlib.contextmanager
-    def client(self, config_dir: Path) -> Iterator[Any]:
-        """An unmodified, connected DxlClient."""
-        config = DxlClientConfig.create_dxl_config_from_file(str(config_dir / "dxlclient.config"))
-        with DxlClient(config) as client:
-            client.connect()
-            yield client
 
 
 class Registry:

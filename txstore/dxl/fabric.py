@@ -13,6 +13,7 @@ import socket
 import ssl
 import threading
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -51,7 +52,7 @@ Handler = Callable[[Any], "Reply | ErrorReply"]
 
 
 def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
-    """The ``DxlClientConfig`` of a folder of configuration.
+    """The ``DxlClientConfig`` of a folder of configuration, with a client id of its own.
 
     :raises ConfigError: if it cannot work: no such file, no broker, a key that is not the
         certificate's
@@ -79,35 +80,10 @@ def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
     config.keep_alive_interval = KEEP_ALIVE
     config.connect_retries = 0
     config.reconnect_when_disconnected = False
+    # A broker lets each id in once: two processes with the ClientId of one configuration would
+    # throw each other off for ever.
+    config._client_id = f"{{{uuid.uuid4()}}}"
     return config
-
-
-def without_client_id(config: Any) -> Any:
-    """A copy of a configuration that gets a client id of its own.
-
-    Two clients with one id throw each other off the broker.
-    """
-    copy = DxlClientConfig(
-        broker_ca_bundle=config.broker_ca_bundle,
-        cert_file=config.cert_file,
-        private_key=config.private_key,
-        brokers=config.brokers,
-        websocket_brokers=config.websocket_brokers,
-        proxy_addr=config.proxy_addr,
-        proxy_port=config.proxy_port,
-        proxy_username=config.proxy_username,
-        proxy_password=config.proxy_password,
-    )
-    for setting in (
-        "use_websockets",
-        "keep_alive_interval",
-        "connect_retries",
-        "reconnect_when_disconnected",
-        "incoming_message_queue_size",
-        "incoming_message_thread_pool_size",
-    ):
-        setattr(copy, setting, getattr(config, setting))
-    return copy
 
 
 class _Answer(ResponseCallback):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from txstore.dxl.errors import (
     RemoteError,
 )
 from txstore.dxl.fabric import Connection, load_client_config
-from txstore.dxl.protocol import SERVICE_NOT_FOUND, ErrorKind
+from txstore.dxl.protocol import FABRIC_ERROR, ErrorKind
 
 logger = logging.getLogger(__name__)
 
@@ -160,4 +160,4 @@ class Patience:
 
 def is_temporary(error: RemoteError) -> bool:
     """Whether the same request may have another answer later."""
-    return error.code == SERVICE_NOT_FOUND or error.kind == ErrorKind.UNAVAILABLE
+    return bool(error.code & FABRIC_ERROR) or error.kind == ErrorKind.UNAVAILABLE

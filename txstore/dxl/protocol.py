@@ -34,8 +34,8 @@ STORE_TOPIC = SERVICE_TYPE + "/file/store"
 MARK = "txstore"
 VERSION = "1"
 
-#: The code with which a DXL broker (or dxlclient) says that nobody serves a topic.
-SERVICE_NOT_FOUND = 0x80000001
+#: Set in the codes of errors that come from the fabric itself: nobody serves the topic, or not now.
+FABRIC_ERROR = 0x80000000
 
 #: Bytes a message may have in all on a DXL broker, and what is left free for everything that is not
 #: the segment: names, identifiers, and what brokers add (``dxl.certs`` holds certificates).

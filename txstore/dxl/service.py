@@ -13,7 +13,7 @@ from typing import Any
 from txstore import FileStoreManager
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.errors import FabricError
-from txstore.dxl.fabric import Connection, load_client_config, without_client_id
+from txstore.dxl.fabric import Connection, load_client_config
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
 
@@ -41,7 +41,6 @@ class FileTransferService:
     Connects again by itself whenever the connection, or its registration, is lost.
 
     :param config: the folder of configuration, or what was read from it
-    :param own_client_id: leave a ``ClientId`` of the configuration to another process
     :param wrap: changes what answers a topic; for tests that lose an answer
     :raises ConfigError: the configuration cannot work
     """
@@ -50,13 +49,10 @@ class FileTransferService:
         self,
         config: ServiceConfig | str | os.PathLike[str],
         *,
-        own_client_id: bool = False,
         wrap: Callable[[_Handlers], _Handlers] = lambda handlers: handlers,
     ) -> None:
         self._config = config if isinstance(config, ServiceConfig) else ServiceConfig.load(config)
         client_config = load_client_config(self._config.config_dir)
-        if own_client_id:
-            client_config = without_client_id(client_config)
         client_config.incoming_message_thread_pool_size = self._config.threads
         client_config.incoming_message_queue_size = self._config.queue_size
         self._client_config = client_config

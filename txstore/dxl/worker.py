@@ -79,7 +79,7 @@ def _main(config_dir: str, descriptor: str) -> int:
         stop.set()
 
     threading.Thread(target=watch, name="txstore-supervisor", daemon=True).start()
-    service = FileTransferService(config, own_client_id=True)
+    service = FileTransferService(config)
     return serve_until_told(service, lambda: supervisor.sendall(READY), stop)
 
 
