@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -138,8 +139,46 @@ def test_bad_usage_and_bad_configuration(tmp_path: Path, make_file: MakeFile) ->
         (("serve", ""), 2),
         (("serve", tmp_path), 78),
         (("cancel", "id", "--config", tmp_path), 78),
+        (("cancel", "id", "--config", tmp_path, "--topic", "/all/#"), 2),
+        (("send", path, "--config", tmp_path, "--to", ""), 2),
+        (("get", "name", "--config", tmp_path, "--topic", "/all/#"), 2),
+        (("get", "name", "--config", tmp_path, "--topic", ""), 2),
+        (("get", "name", "--config", tmp_path, "--output", ""), 2),
     ):
-        assert run(*arguments)[0] == code, arguments
+        found, output = run(*arguments)
+        assert (found, "Traceback" in output) == (code, False), (arguments, output)
+
+
+@pytest.mark.usefixtures("service")
+def test_only_regular_files_are_sent(client_dir: Path, storage: Path, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    made_up = "/proc/self/status"  # its size is 0, and yet there are bytes in it
+    code, output = run("send", pipe, tmp_path, "/dev/null", made_up, "--config", client_dir)
+    errors = [line for line in output.splitlines() if line.startswith("Error:")]
+    assert (code, len(errors)) == (1, 4), output
+    assert "Not a regular file" in errors[0]
+    assert "Is a directory" in errors[1]
+    assert "Not a regular file" in errors[2]
+    assert "was changed" in errors[3]
+    assert [path.name for path in storage.iterdir() if not path.name.startswith(".")] == []
+
+
+@pytest.mark.usefixtures("service")
+def test_get_into_a_folder(
+    client_dir: Path, tmp_path: Path, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_file(100)
+    assert run("send", path, "--config", client_dir, "--to", "sub/")[0] == 0
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / "one")
+    code, output = run("get", "sub/file.bin", "--config", client_dir)
+    assert code == 0, output
+    assert "getting 100 B" in output
+    assert run("get", "sub/file.bin/", "--config", client_dir, "--output", "../two")[0] == 0
+    for folder in ("one", "two"):
+        assert (tmp_path / folder / "file.bin").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "twice"])

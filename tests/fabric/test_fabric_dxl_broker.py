@@ -15,6 +15,7 @@ from fabric_broker import PATIENCE, MakeFile, ServiceProcess, StartService
 
 from txstore import FileStoreManager
 from txstore.dxl import FileFetcher, FileSender, Link, SendProgress
+from txstore.dxl.protocol import STORE_TOPIC
 
 SEGMENT = 16 * 1024
 
@@ -221,4 +222,29 @@ def test_errors_of_the_fabric_itself_are_waited_out(
     path = make_file(5 * SEGMENT)
     FileSender(link, segment_size=SEGMENT).send(path)
     assert len(refused) == 2
+    assert (storage / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_request_that_was_at_hand_when_its_instance_died_is_soon_sent_again(
+    dxl_broker: DxlBroker,
+    services: list[ServiceProcess],
+    link: Link,
+    storage: Path,
+    make_file: MakeFile,
+) -> None:
+    killed: list[str] = []
+
+    def kill(request: Any) -> bool:
+        if request.other_fields.get("segment_number") == "5" and not killed:
+            killed.append(request.message_id)
+            services[0].kill()
+            return False  # it was there already, and nobody will ever answer
+        return True
+
+    dxl_broker.hears = kill
+    link.answer_timeout = 2 * PATIENCE
+    path = make_file(10 * SEGMENT)
+    assert FileSender(link, segment_size=SEGMENT).send(path).segments == 10
+    assert len(killed) == 1
+    assert link.first_timeout(STORE_TOPIC) < PATIENCE
     assert (storage / path.name).read_bytes() == path.read_bytes()

@@ -56,6 +56,7 @@ class LocalLink(Link):
         self.stop = threading.Event()
         self._config = ServiceConfig(str(storage), str(storage))
         self._faults = faults
+        self._slowest = {}
         self.override: dict[str, Callable[[Handler, Message], Reply | ErrorReply]] = {}
         self._open()
 

@@ -25,6 +25,7 @@ from txstore.cli.options import Command, folder, segment_size
 from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.source import Source
 from txstore.dxl import commands as fabric
+from txstore.dxl.protocol import STORE_TOPIC
 from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
 
 _INTERRUPTED = 130
@@ -146,6 +147,7 @@ def ls(storage_dir: str, working_dir: str | None, as_json: bool) -> None:
 )
 @click.option(
     "--topic",
+    callback=fabric.topic_option,
     metavar="TOPIC",
     help="With --config, topic of the store. [default: that of the file transfer service]",
 )
@@ -163,7 +165,7 @@ def cancel(
     if config_dir is not None:
         if storage_dir is not None or working_dir is not None:
             raise click.UsageError("--config goes with neither --storage-dir nor --working-dir.")
-        fabric.cancel_on_fabric(file_id, config_dir, topic=topic)
+        fabric.cancel_on_fabric(file_id, config_dir, topic=topic or STORE_TOPIC)
         return
     if storage_dir is None:
         raise click.UsageError("one of --storage-dir and --config is required.")

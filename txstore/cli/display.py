@@ -73,12 +73,12 @@ class NoDisplay:
 class PlainDisplay:
     """A line at the start, then one whenever another tenth or some seconds are done."""
 
-    def __init__(self, name: str, size: int) -> None:
+    def __init__(self, name: str, size: int, doing: str) -> None:
         self._name = name
         self._size = size
         self._tenths = 0
         self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
-        self.note(f"putting {human(size)}")
+        self.note(f"{doing} {human(size)}")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -140,10 +140,10 @@ class BarDisplay:
         self._progress.stop()
 
 
-def display(name: str, size: int, *, quiet: bool) -> Display:
+def display(name: str, size: int, *, quiet: bool, doing: str = "putting") -> Display:
     """The display that fits where standard error goes."""
     if quiet:
         return NoDisplay()
     if sys.stderr.isatty():
         return BarDisplay(name, size)
-    return PlainDisplay(name, size)
+    return PlainDisplay(name, size, doing)

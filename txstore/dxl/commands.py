@@ -23,6 +23,8 @@ import click
 
 from txstore.cli import options
 from txstore.cli.display import display, human, shown
+from txstore.cli.problems import explain
+from txstore.dxl.protocol import STORE_TOPIC, checked_topic
 
 if TYPE_CHECKING:
     from txstore.dxl.config import ServiceConfig
@@ -35,6 +37,14 @@ INTERRUPTED = 130
 
 #: Seconds after Ctrl-C in which another one means: cancel.
 SECOND_THOUGHTS = 2.0
+
+
+def topic_option(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """A topic that messages can be sent to."""
+    try:
+        return value if value is None else checked_topic(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from error
 
 
 def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
@@ -61,6 +71,8 @@ def _fabric_options(command: options.Command) -> options.Command:
         ),
         click.option(
             "--topic",
+            callback=topic_option,
+            default=STORE_TOPIC,
             metavar="TOPIC",
             help="Topic of the store. [default: that of the file transfer service]",
         ),
@@ -156,7 +168,7 @@ def _tell_systemd(state: str) -> None:
 def send(
     files: tuple[str, ...],
     config_dir: str,
-    topic: str | None,
+    topic: str,
     timeout: float,
     retry_for: float,
     to: str | None,
@@ -170,12 +182,11 @@ def send(
     """
     targets = _targets(files, to)
     from txstore.dxl.errors import FileChangedError, RemoteError
-    from txstore.dxl.protocol import STORE_TOPIC
     from txstore.dxl.sender import FileSender
 
     failed = 0
     with _link(config_dir, timeout, retry_for) as link:
-        sender = FileSender(link, store_topic=topic or STORE_TOPIC, segment_size=segment_size)
+        sender = FileSender(link, store_topic=topic, segment_size=segment_size)
         for path, name in targets:
             try:
                 _send(sender, link, path, name, quiet=quiet)
@@ -183,7 +194,7 @@ def send(
                 if isinstance(error, TimeoutError):
                     raise  # nobody answers: the other files would wait as long for nothing
                 failed += 1
-                click.echo(f"Error: {shown(path)}: {shown(str(error))}", err=True)
+                click.echo(f"Error: {shown(path)}: {shown(explain(error))}", err=True)
     if failed:
         sys.exit(FAILED)
 
@@ -192,7 +203,10 @@ def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) 
     from txstore.dxl.errors import InterruptedSendError
 
     last: SendProgress | None = None
-    with closing(display(name, os.path.getsize(path), quiet=quiet)) as view, _ctrl_c(link) as again:
+    with (
+        closing(display(name, os.path.getsize(path), quiet=quiet, doing="sending")) as view,
+        _ctrl_c(link) as again,
+    ):
         link.notice = view.note
 
         def progress(now: SendProgress) -> None:
@@ -243,6 +257,8 @@ def _ctrl_c(link: Link) -> Iterator[threading.Event]:
 
 def _targets(files: tuple[str, ...], to: str | None) -> list[tuple[str, str]]:
     names = [os.path.basename(os.path.abspath(path)) for path in files]
+    if to == "":
+        raise click.UsageError("--to is empty.")
     if to is not None and not to.endswith("/"):
         if len(files) > 1:
             raise click.UsageError("--to goes with one FILE only, unless it ends with a /.")
@@ -257,12 +273,17 @@ def _targets(files: tuple[str, ...], to: str | None) -> list[tuple[str, str]]:
 @click.command()
 @click.argument("name")
 @_fabric_options
-@click.option("--output", metavar="FILE", help="Where to write it. [default: NAME's last part]")
+@click.option(
+    "--output",
+    callback=options.folder,
+    metavar="FILE",
+    help="Where to write it, also a folder. [default: NAME's last part]",
+)
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def get(
     name: str,
     config_dir: str,
-    topic: str | None,
+    topic: str,
     timeout: float,
     retry_for: float,
     output: str | None,
@@ -275,13 +296,14 @@ def get(
     """
     from txstore.dxl.errors import InterruptedSendError
     from txstore.dxl.fetcher import FileFetcher
-    from txstore.dxl.protocol import STORE_TOPIC
 
-    target = output or os.path.basename(name)
+    target = os.path.basename(name.rstrip("/")) if output is None else output
+    if os.path.isdir(target):
+        target = os.path.join(target, os.path.basename(name.rstrip("/")))
     with _link(config_dir, timeout, retry_for) as link:
-        fetcher = FileFetcher(link, store_topic=topic or STORE_TOPIC)
+        fetcher = FileFetcher(link, store_topic=topic)
         size = fetcher.version(name).size
-        with closing(display(name, size, quiet=quiet)) as view, _ctrl_c(link):
+        with closing(display(name, size, quiet=quiet, doing="getting")) as view, _ctrl_c(link):
             link.notice = view.note
             try:
                 version = fetcher.get(name, target, lambda done, _size: view.reached(done))
@@ -295,18 +317,15 @@ def get(
 @click.command()
 @_fabric_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def files(
-    config_dir: str, topic: str | None, timeout: float, retry_for: float, as_json: bool
-) -> None:
+def files(config_dir: str, topic: str, timeout: float, retry_for: float, as_json: bool) -> None:
     """List the files in the store on a DXL fabric.
 
     A SHA-256 is shown for a file that is as this store published it.
     """
     from txstore.dxl.fetcher import FileFetcher
-    from txstore.dxl.protocol import STORE_TOPIC
 
     with _link(config_dir, timeout, retry_for) as link:
-        for file in FileFetcher(link, store_topic=topic or STORE_TOPIC).files():
+        for file in FileFetcher(link, store_topic=topic).files():
             if as_json:
                 click.echo(json.dumps(vars(file)))
                 continue
@@ -321,7 +340,7 @@ def cancel_on_fabric(
     file_id: str,
     config_dir: str,
     *,
-    topic: str | None = None,
+    topic: str = STORE_TOPIC,
     timeout: float = 20.0,
     retry_for: float = 60.0,
 ) -> None:
@@ -329,11 +348,10 @@ def cancel_on_fabric(
 
     Exits as the commands here do if it cannot be done.
     """
-    from txstore.dxl.protocol import STORE_TOPIC
     from txstore.dxl.sender import FileSender
 
     with _link(config_dir, timeout, retry_for) as link:
-        dropped = FileSender(link, store_topic=topic or STORE_TOPIC).cancel(file_id)
+        dropped = FileSender(link, store_topic=topic).cancel(file_id)
     if not dropped:
         raise click.ClickException(f"no unfinished transfer {shown(file_id)} is known.")
     click.echo(f"cancelled {shown(file_id)}: {dropped} segments dropped")
@@ -358,7 +376,7 @@ def _link(config_dir: str, timeout: float, retry_for: float) -> Iterator[Link]:
     except InterruptedSendError:
         sys.exit(INTERRUPTED)
     except (FabricError, OSError) as error:
-        click.echo(f"Error: {shown(str(error))}", err=True)
+        click.echo(f"Error: {shown(explain(error))}", err=True)
         sys.exit(FAILED)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from txstore.dxl.errors import ConfigError
-from txstore.dxl.protocol import STORE_TOPIC, Topics
+from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
 from txstore.sizes import parse_size
 
 SERVICE_CONFIG = "dxlfiletransferservice.config"
@@ -90,7 +90,7 @@ class ServiceConfig:
             config_dir=folder,
             storage_dir=os.path.abspath(storage_dir),
             working_dir=None if working_dir is None else os.path.abspath(working_dir),
-            topics=Topics(options.get("storeTopic", _topic, STORE_TOPIC)),
+            topics=Topics(options.get("storeTopic", checked_topic, STORE_TOPIC)),
             durability=options.get("durability", _level, cls.durability),
             expire_after=options.get("expireAfter", _duration, cls.expire_after),
             keep_completed=options.get("keepCompleted", _duration, cls.keep_completed),
@@ -162,12 +162,6 @@ def _mode(text: str) -> int:
     if not re.fullmatch(r"(0o)?[0-7]{3,4}", text):
         raise ValueError(f"should be permission bits such as 0600 or 0660, but is {text!r}")
     return int(text.removeprefix("0o"), 8)
-
-
-def _topic(text: str) -> str:
-    if not text.startswith("/") or set(text) & set("#+\0"):
-        raise ValueError(f"should be a topic such as {STORE_TOPIC}, but is {text!r}")
-    return text
 
 
 def _group(text: str) -> str:

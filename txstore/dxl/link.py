@@ -27,6 +27,11 @@ logger = logging.getLogger(__name__)
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 15.0
 
+#: An answer counts as lost, for the first time, if it is so many times later than the slowest one
+#: before it, but not before so many seconds.
+MUCH_LATER = 10.0
+SOONEST = 2.0
+
 
 class Link:
     """Asks services on a fabric, over as many connections as it takes.
@@ -55,6 +60,7 @@ class Link:
         #: Once set, every wait ends with :class:`InterruptedSendError`.
         self.stop = threading.Event()
         self._connection: Connection | None = None
+        self._slowest: dict[str, float] = {}
 
     def __enter__(self) -> Link:
         return self
@@ -97,8 +103,9 @@ class Link:
         except FabricError as error:
             self._check_stop()
             raise NoAnswerError(str(error)) from error
+        began = time.monotonic()
         try:
-            return self._connection.request(
+            answer = self._connection.request(
                 topic,
                 payload,
                 fields,
@@ -108,6 +115,19 @@ class Link:
         except NoAnswerError:
             self._check_stop()
             raise
+        took = time.monotonic() - began
+        self._slowest[topic] = max(took, self._slowest.get(topic, 0.0))
+        return answer
+
+    def first_timeout(self, topic: str) -> float:
+        """Seconds after which a request is sent for the second time.
+
+        A killed service never answers what it had at hand.  Where answers take milliseconds there
+        is no need to wait for it as long as for a slow one, since a request may come twice.
+        """
+        if topic not in self._slowest:
+            return self.answer_timeout
+        return min(self.answer_timeout, max(SOONEST, MUCH_LATER * self._slowest[topic]))
 
     def ask(self, topic: str, payload: bytes, fields: Mapping[str, str] | None = None) -> Any:
         """Ask until there is an answer, with growing pauses; the request is always the same.
@@ -117,10 +137,12 @@ class Link:
         :raises InterruptedSendError: :attr:`stop` is set
         """
         patience = Patience(self)
+        timeout = self.first_timeout(topic)
         while True:
             try:
-                return self.once(topic, payload, fields)
+                return self.once(topic, payload, fields, timeout=timeout)
             except NoAnswerError as error:
+                timeout = self.answer_timeout
                 patience.use(error)
             except RemoteError as error:
                 if not is_temporary(error):

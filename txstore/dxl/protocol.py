@@ -82,6 +82,16 @@ class Topics:
         return self.store + "/get"
 
 
+def checked_topic(text: str) -> str:
+    """The text, if messages can be sent to it.
+
+    :raises ValueError: if not
+    """
+    if not text or set(text) & set("#+\0"):
+        raise ValueError(f"should be a topic such as {STORE_TOPIC}, but is {text!r}")
+    return text
+
+
 @dataclass(frozen=True)
 class StatusAnswer:
     """How far a transfer is.

@@ -125,8 +125,7 @@ class FileSender:
         :raises OSError: the file cannot be read
         """
         name = name or os.path.basename(os.path.abspath(path))
-        with open(path, "rb") as file:
-            source = Source(file, os.path.realpath(path), name)
+        with Source(path, name) as source:
             if not self._service_resumes():
                 return self._send_whole(source, progress)
             for file_id in source.ids():
@@ -203,12 +202,14 @@ class FileSender:
         """Send one segment until it is acknowledged; repeating it changes nothing."""
         patience = Patience(self._link)
         tries = 0
+        timeout = self._link.first_timeout(self._topics.store)
         while True:
             try:
-                self._link.once(self._topics.store, data, fields)
+                self._link.once(self._topics.store, data, fields, timeout=timeout)
                 return
             except NoAnswerError as error:
                 tries += 1
+                timeout = self._link.answer_timeout
                 patience.use(error)
                 # Only while small requests are answered can the segment's size be the reason.
                 self._ask_status(file_id)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import platform
+import stat
 import uuid
 from collections.abc import Iterator
+from types import TracebackType
 from typing import BinaryIO
 
 from txstore import FileStoreProp, FileStoreResultProp
@@ -23,18 +26,32 @@ _BLOCK = 1024 * 1024
 class Source:
     """The file that is sent: its bytes, and the hash of those that the store has.
 
+    :param path: the file
+    :param name: what it will be stored as
     :ivar offset: bytes that the store has
+    :raises OSError: it cannot be read, or is no regular file
     """
 
-    def __init__(self, file: BinaryIO, path: str, name: str) -> None:
-        self._file = file
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str], name: str) -> None:
+        self._path = os.path.realpath(path)
         self.name = name
-        found = os.fstat(file.fileno())
+        self._file = _open_regular(self._path)
+        found = os.fstat(self._file.fileno())
         self.size = found.st_size
         self._mtime_ns = found.st_mtime_ns
         self.offset = 0
         self._digest = hashlib.sha256()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
 
     def ids(self) -> Iterator[str]:
         """The ids this file may be sent under, the same ones each time, best first.
@@ -98,8 +115,25 @@ class Source:
 
     def _check_unchanged(self) -> None:
         found = os.fstat(self._file.fileno())
-        if (found.st_size, found.st_mtime_ns) != (self.size, self._mtime_ns):
+        # Files that a kernel makes up while they are read have no size beforehand.
+        longer = self._file.read(1)
+        if longer or (found.st_size, found.st_mtime_ns) != (self.size, self._mtime_ns):
             raise FileChangedError(
                 self._path,
                 f"{self._path!r} was changed while it was sent and is not stored; send it again",
             )
+
+
+def _open_regular(path: str) -> BinaryIO:
+    # Without O_NONBLOCK a named pipe would wait here for somebody who writes to it.
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        mode = os.fstat(fd).st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "Not a regular file", path)
+        return os.fdopen(fd, "rb")
+    except BaseException:
+        os.close(fd)
+        raise
