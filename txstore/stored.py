@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from bisect import bisect_left
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from txstore.errors import NameRefusedError
@@ -95,9 +97,8 @@ class StoredFiles:
             return
         skip = [os.fsencode(part) for part in after.split("/")] if after else []
         with ExitStack() as stack:
-            root = _open_folder(stack, self._storage_dir)
-            own = self._own_folders()
-            for count, (name, found) in enumerate(_walk(root, "", skip, own), start=1):
+            walk = stack.enter_context(closing(_walk(self._storage_dir, skip, self._own_folders())))
+            for count, (name, found) in enumerate(walk, start=1):
                 yield StoredFile(name, found.st_size, found.st_mtime_ns, self._known(name, found))
                 if count == limit:
                     return
@@ -177,35 +178,74 @@ class StoredFiles:
         return frozenset(found)
 
 
+class _Folder(NamedTuple):
+    """A folder on the way of a walk: where it is, and what is still to be looked at in it."""
+
+    prefix: str
+    place: tuple[int, int]
+    names: Iterator[bytes]
+    skip: list[bytes]
+
+
 def _walk(
-    folder: int, prefix: str, skip: list[bytes], own: frozenset[tuple[int, int]]
-) -> Iterator[tuple[str, os.stat_result]]:
-    with os.scandir(folder) as entries:
+    storage_dir: str, skip: list[bytes], own: frozenset[tuple[int, int]]
+) -> Generator[tuple[str, os.stat_result], None, None]:
+    """The files from a name on.  Folders may be deeper than there are descriptors or stack for."""
+    fd = os.open(storage_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        above: list[_Folder] = []
+        folder = _folder(fd, "", skip)
+        while True:
+            for part in folder.names:
+                name = os.fsdecode(part)
+                found = _look(name, fd, own)
+                if isinstance(found, os.stat_result):
+                    if folder.skip[:1] != [part]:
+                        yield folder.prefix + name, found
+                elif found is not None:
+                    fd = _instead(fd, found)
+                    above.append(folder)
+                    inside = folder.skip[1:] if folder.skip[:1] == [part] else []
+                    folder = _folder(fd, f"{folder.prefix}{name}/", inside)
+                    break
+            else:
+                if not above:
+                    return
+                folder = above.pop()
+                fd = _instead(fd, os.open(os.pardir, _FOLDER, dir_fd=fd))
+                if _place(os.fstat(fd)) != folder.place:
+                    raise OSError(errno.EAGAIN, "A folder was moved while it was listed")
+    finally:
+        os.close(fd)
+
+
+def _folder(fd: int, prefix: str, skip: list[bytes]) -> _Folder:
+    with os.scandir(fd) as entries:
         names = sorted(os.fsencode(entry.name) for entry in entries)
-    for part in names:
-        if skip and part < skip[0]:
-            continue
-        inside = skip[1:] if skip and part == skip[0] else []
-        name = os.fsdecode(part)
-        try:
-            found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISREG(found.st_mode):
-                if not skip or part > skip[0]:
-                    yield prefix + name, found
-                continue
-            if not stat.S_ISDIR(found.st_mode) or _place(found) in own:
-                continue
-            fd = os.open(name, _FOLDER, dir_fd=folder)
-        except (FileNotFoundError, NotADirectoryError, PermissionError):
-            continue  # gone meanwhile, or not for us: then it is no stored file of ours
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                continue  # became a link meanwhile
-            raise
-        try:
-            yield from _walk(fd, f"{prefix}{name}/", inside, own)
-        finally:
-            os.close(fd)
+    start = bisect_left(names, skip[0]) if skip else 0
+    return _Folder(prefix, _place(os.fstat(fd)), islice(names, start, None), skip)
+
+
+def _look(name: str, folder: int, own: frozenset[tuple[int, int]]) -> os.stat_result | int | None:
+    """What is known of a file, or a descriptor of a folder; ``None`` for all else."""
+    try:
+        found = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISREG(found.st_mode):
+            return found
+        if not stat.S_ISDIR(found.st_mode) or _place(found) in own:
+            return None
+        return os.open(name, _FOLDER, dir_fd=folder)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return None  # gone meanwhile, or not for us: then it is no stored file of ours
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return None  # became a link meanwhile
+        raise
+
+
+def _instead(fd: int, other: int) -> int:
+    os.close(fd)
+    return other
 
 
 def _open_folder(stack: ExitStack, path: str) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from dxl_broker import DxlBroker
 from dxlfiletransferclient import FileTransferClient
-from fabric_broker import PATIENCE, MakeFile, ServiceProcess, StartService
+from fabric_broker import PATIENCE, MakeFile, ServiceProcess, StartService, wait_until
 
 from txstore import FileStoreManager
-from txstore.dxl import FileFetcher, FileSender, Link, SendProgress
+from txstore.dxl import FileFetcher, FileSender, FileTransferService, Link, SendProgress
+from txstore.dxl import service as service_module
 from txstore.dxl.protocol import STORE_TOPIC
 
 SEGMENT = 16 * 1024
@@ -248,3 +249,37 @@ def test_a_request_that_was_at_hand_when_its_instance_died_is_soon_sent_again(
     assert len(killed) == 1
     assert link.first_timeout(STORE_TOPIC) < PATIENCE
     assert (storage / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_service_that_may_not_send_to_its_own_topics_serves_all_the_same(
+    dxl_broker: DxlBroker,
+    service_dir: Path,
+    link: Link,
+    storage: Path,
+    make_file: MakeFile,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dxl_broker.hears = lambda request: b"self-check" not in (request.payload or b"")
+    monkeypatch.setattr(service_module, "CHECK_EVERY", 0.0)
+    monkeypatch.setattr(service_module, "CHECK_TIMEOUT", 0.2)
+    with FileTransferService(service_dir) as service:
+        assert service.run(PATIENCE)
+        wait_until(lambda: "no requests from itself" in caplog.text, "it is told")
+        (registered,) = dxl_broker.services
+        path = make_file(10 * SEGMENT)
+        FileSender(link, segment_size=SEGMENT).send(path)
+        assert list(dxl_broker.services) == [registered]
+    assert (storage / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_registration_that_the_fabric_forgot_is_renewed(
+    dxl_broker: DxlBroker, service_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "CHECK_EVERY", 0.1)
+    with FileTransferService(service_dir) as service:
+        assert service.run(PATIENCE)
+        forgotten = list(dxl_broker.services)
+        dxl_broker.services.clear()
+        wait_until(lambda: len(dxl_broker.services) == 1, "it is registered again")
+        assert list(dxl_broker.services) != forgotten

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from fabric_broker import PATIENCE
 
 from txstore import FileStoreManager, errors
-from txstore.dxl import ConfigError, ServiceConfig
+from txstore.dxl import ConfigError, ServiceConfig, handlers
+from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import (
     ErrorKind,
     ListedFile,
@@ -17,6 +25,7 @@ from txstore.dxl.protocol import (
     StoredVersion,
     Topics,
     decode_json,
+    encode_json,
     error_reply,
 )
 from txstore.sizes import parse_size
@@ -76,6 +85,19 @@ def test_a_bad_option_is_named(tmp_path: Path, line: str) -> None:
         config(tmp_path, f"[General]\nstorageDir=/s\n{line}\n")
 
 
+def test_options_that_there_are_not_are_told(tmp_path: Path) -> None:
+    read = config(
+        tmp_path,
+        "[General]\nstorageDir=/s\ndurabilty=file\n[IncomingMessagePool]\nmode=0600\n"
+        "[MessageCallbackPool]\nthreadCount=1\n",
+    )
+    path = tmp_path / "dxlfiletransferservice.config"
+    assert read.ignored == (
+        f"{path}: [General] durabilty",
+        f"{path}: [IncomingMessagePool] mode",
+    )
+
+
 @pytest.mark.parametrize(
     ("error", "kind", "facts"),
     [
@@ -91,7 +113,6 @@ def test_a_bad_option_is_named(tmp_path: Path, line: str) -> None:
         ),
         (errors.StagingDamagedError("p", "i", "is gone"), ErrorKind.DAMAGED, {"file_id": "i"}),
         (errors.LockTimeoutError("p", 3.0), ErrorKind.UNAVAILABLE, {}),
-        (OSError(28, "No space left on device"), ErrorKind.UNAVAILABLE, {}),
         (ValueError("wrong"), ErrorKind.REFUSED, {}),
         (RuntimeError("a bug"), ErrorKind.UNAVAILABLE, {}),
     ],
@@ -102,6 +123,12 @@ def test_errors_tell_a_client_what_to_do(
     reply = error_reply(error)
     assert reply.text == str(error)
     assert reply.fields == {"txstore": "1", "error": kind.value, **facts}
+
+
+def test_an_error_of_the_services_disk_is_not_taken_for_one_of_the_senders() -> None:
+    reply = error_reply(OSError(28, "No space left on device", "/srv/files/.workdir/x"))
+    assert reply.text == "The service cannot do this now: No space left on device"
+    assert reply.fields["error"] == "unavailable"
 
 
 def test_an_error_with_a_name_that_is_no_text_can_be_sent() -> None:
@@ -231,6 +258,30 @@ def test_a_folder_too_deep_for_any_name_does_not_stop_the_list(tmp_path: Path) -
         assert [file.name[-4:] for file in stored.files()] == ["deep", "e"]
 
 
+def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
+    depth = 1900
+    folder = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=folder)
+        below = os.open("d", os.O_RDONLY, dir_fd=folder)
+        for name in ("c", "e"):
+            os.close(os.open(name, os.O_WRONLY | os.O_CREAT, dir_fd=below))
+        os.close(folder)
+        folder = below
+    os.close(folder)
+    before = len(os.listdir("/proc/self/fd"))
+    stored = StoredFiles(str(tmp_path), str(tmp_path / ".workdir"))
+    walk = stored.files()
+    names = [next(walk).name for _ in range(depth)]
+    assert len(os.listdir("/proc/self/fd")) < before + 10
+    names += [file.name for file in walk]
+    assert names[depth - 1] == "d/" * depth + "c"
+    assert sorted(names) == sorted("d/" * up + end for up in range(1, depth + 1) for end in "ce")
+    assert [file.name for file in stored.files(names[depth], limit=2)] == names[depth + 1 :][:2]
+    assert len(os.listdir("/proc/self/fd")) == before
+    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil may not go so deep
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
@@ -248,3 +299,31 @@ def test_sizes_are_read_as_people_write_them(text: str, size: int) -> None:
 def test_what_is_no_size_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is no size"):
         parse_size(text)
+
+
+def test_while_a_large_file_is_read_for_its_hash_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, go_on = threading.Event(), threading.Event()
+
+    def slow(*data: bytes) -> Any:
+        reading.set()
+        assert go_on.wait(PATIENCE)
+        return hashlib.sha256(*data)
+
+    def request(name: str) -> Any:
+        return SimpleNamespace(payload=encode_json({"name": name}), other_fields={})
+
+    monkeypatch.setattr(handlers, "hashlib", SimpleNamespace(sha256=slow))
+    monkeypatch.setattr(handlers, "READING_TIMEOUT", 0.0)
+    for name in ("large", "other"):
+        (tmp_path / name).write_text(name)
+    with FileStoreManager(tmp_path, durability="none") as store, ThreadPoolExecutor(1) as pool:
+        answers = StoreHandlers(store, ServiceConfig(str(tmp_path), str(tmp_path)))
+        first = pool.submit(answers.get, request("large"))
+        assert reading.wait(PATIENCE)
+        for name in ("large", "other"):
+            assert answers.get(request(name)).fields["error"] == "unavailable"
+        go_on.set()
+        assert first.result(PATIENCE).fields["sha256"] == hashlib.sha256(b"large").hexdigest()
+        assert answers.get(request("other")).fields["size"] == "5"

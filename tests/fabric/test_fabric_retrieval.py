@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -201,7 +202,10 @@ def test_nothing_beyond_the_borders(link: Link, storage: Path, tmp_path: Path) -
 @pytest.mark.usefixtures("service")
 def test_what_is_no_file_is_not_found(link: Link, storage: Path, tmp_path: Path) -> None:
     (storage / "folder").mkdir()
-    for name in ("nothing", "folder", "folder/nothing"):
+    os.mkfifo(storage / "pipe")
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(storage / "socket"))
+    for name in ("nothing", "folder", "folder/nothing", "pipe", "socket"):
         with pytest.raises(RemoteError, match="No file") as caught:
             FileFetcher(link).get(name, tmp_path / "back")
         assert caught.value.kind == "not_found"
@@ -243,6 +247,7 @@ def test_bad_requests_are_refused(link: Link) -> None:
         (topics.get, {}),
         (topics.get, {"name": "a", "offset": -1}),
         (topics.get, {"name": "a\0b"}),
+        (topics.get, {"name": "a", "offset": 2**64}),
         (topics.get, []),
     ):
         with pytest.raises(RemoteError) as caught:
@@ -269,6 +274,8 @@ def test_limits(broker: Broker, tmp_path: Path, link: Link) -> None:
         segment("one", 1, 1000)
         with pytest.raises(RemoteError, match="at most 1024 bytes"):
             segment("one", 2, 25)
+        with pytest.raises(RemoteError, match="at most 1024 bytes"):
+            link.once("/limited", b"x" * 25, {"file_id": "one", "segment_number": "+02"})
         segment("one", 2, 24)
         segment("one", 2, 24)
         segment("two", 1, 1)

@@ -183,32 +183,18 @@ def test_a_damaged_transfer_is_sent_under_another_id(tmp_path: Path, path: Path)
     assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
 
 
-def test_a_transfer_that_was_being_published_is_settled(tmp_path: Path, path: Path) -> None:
-    asked: list[str] = []
-
-    def publishing(handler: Handler, message: Message) -> Reply | ErrorReply:
-        answer = handler(message)
-        assert isinstance(answer, Reply)
-        status = json.loads(answer.payload)
-        if status["state"] == "receiving" and "settled" not in asked:
-            status["state"] = "publishing"
-        asked.append(status["state"])
-        return json_reply(status)
-
-    def settle(handler: Handler, message: Message) -> Reply | ErrorReply:
-        if asked and asked[-1] == "publishing":
-            asked.append("settled")
-        return handler(message)
-
-    with local(tmp_path / "storage") as link:
-        link.override = {Topics().status: publishing, STORE_TOPIC: settle}
+def test_a_transfer_whose_staged_bytes_are_gone_is_sent_under_another_id(
+    tmp_path: Path, path: Path
+) -> None:
+    storage = tmp_path / "storage"
+    with local(storage, *["none"] * 4, "stop") as link:
         sender = FileSender(link, segment_size=100)
-        link._faults = iter(["none"] * 4 + ["stop"])
         with pytest.raises(InterruptedSendError):
             sender.send(path)
-        assert sender.send(path).resumed_from > 0
-    assert asked.index("publishing") < asked.index("settled")
-    assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
+        (staged,) = (storage / ".workdir" / "staging").iterdir()
+        staged.unlink()
+        assert sender.send(path).resumed_from == 0
+    assert (storage / path.name).read_bytes() == path.read_bytes()
 
 
 def test_gives_up_on_a_store_that_stays_unavailable(tmp_path: Path, path: Path) -> None:

@@ -179,6 +179,16 @@ def test_tells_systemd_that_it_is_ready_and_stops_on_sigterm(
             service.kill()
 
 
+def test_serves_though_nobody_listens_to_its_readiness(
+    shared_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    start_service: StartService,
+) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "nobody"))
+    assert start_service(shared_dir).terminate() == 0
+
+
 def test_stops_while_there_is_no_broker(
     broker: Broker, shared_dir: Path, start_service: StartService
 ) -> None:
@@ -226,6 +236,13 @@ def _bad_logging(folder: Path) -> None:
     (folder / "logging.config").write_text("[loggers]\nkeys=root\n")
 
 
+def _bad_logging_class(folder: Path) -> None:
+    (folder / "logging.config").write_text(
+        "[loggers]\nkeys=root\n[handlers]\nkeys=h\n[formatters]\nkeys=\n"
+        "[logger_root]\nhandlers=h\n[handler_h]\nclass=missing.Handler\nargs=()\n"
+    )
+
+
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
@@ -237,6 +254,7 @@ def _bad_logging(folder: Path) -> None:
         (_anothers_key, "KEY_VALUES_MISMATCH|mismatch"),
         (_no_broker, "names no broker"),
         (_bad_logging, "logging.config"),
+        (_bad_logging_class, "missing"),
     ],
     ids=lambda value: value.__name__.strip("_") if callable(value) else "",
 )

@@ -9,13 +9,14 @@ cannot work, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,9 @@ def serve(config_dir: str, workers: int) -> None:
         click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
         sys.exit(BAD_CONFIG)
 
+    for option in config.ignored:
+        logging.getLogger("txstore.dxl").warning("%s: no such option, ignored", option)
+
     def ready() -> None:
         who = "1 worker" if workers == 1 else f"{workers} workers"
         click.echo(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
@@ -143,7 +147,9 @@ def _tell_systemd(state: str) -> None:
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address:
         return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notify:
+    # Nobody may listen there any more: it is only a word on the way, and no reason to end.
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as notify:
         notify.connect("\0" + address[1:] if address.startswith("@") else address)
         notify.sendall(state.encode())
 
@@ -191,8 +197,8 @@ def send(
             try:
                 _send(sender, link, path, name, quiet=quiet)
             except (FileChangedError, RemoteError, OSError) as error:
-                if isinstance(error, TimeoutError):
-                    raise  # nobody answers: the other files would wait as long for nothing
+                if isinstance(error, TimeoutError | BrokenPipeError):
+                    raise  # nobody answers, or reads: it would be the same with the other files
                 failed += 1
                 click.echo(f"Error: {shown(path)}: {shown(explain(error))}", err=True)
     if failed:
@@ -373,15 +379,15 @@ def _link(config_dir: str, timeout: float, retry_for: float) -> Iterator[Link]:
     except ConfigError as error:
         click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
         sys.exit(BAD_CONFIG)
-    except InterruptedSendError:
+    except (InterruptedSendError, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        raise  # not worth a word: who reads what is printed has enough
     except (FabricError, OSError) as error:
         click.echo(f"Error: {shown(explain(error))}", err=True)
         sys.exit(FAILED)
 
 
 def _quiet_library() -> None:
-    import logging
-
     # It logs each lost connection on several lines; what matters of it the commands say.
     logging.getLogger("dxlclient").setLevel(logging.CRITICAL)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable
 from configparser import ConfigParser
 from configparser import Error as ConfigSyntaxError
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from txstore.dxl.errors import ConfigError
@@ -49,6 +49,7 @@ class ServiceConfig:
         DXL fabric, whose brokers see to that
     :ivar threads: threads that answer requests
     :ivar queue_size: requests that may wait for a thread
+    :ivar ignored: options in the file that there are not
     """
 
     config_dir: str
@@ -66,6 +67,7 @@ class ServiceConfig:
     share_group: str | None = None
     threads: int = 10
     queue_size: int = 1000
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, config_dir: str | os.PathLike[str]) -> ServiceConfig:
@@ -86,7 +88,7 @@ class ServiceConfig:
         if storage_dir is None:
             raise ConfigError(path, f"[{_GENERAL}] storageDir is missing: say where to store files")
         working_dir = options.optional("workingDir", str)
-        return cls(
+        read = cls(
             config_dir=folder,
             storage_dir=os.path.abspath(storage_dir),
             working_dir=None if working_dir is None else os.path.abspath(working_dir),
@@ -103,6 +105,7 @@ class ServiceConfig:
             threads=options.get("threadCount", _positive, cls.threads, _POOL),
             queue_size=options.get("queueSize", _positive, cls.queue_size, _POOL),
         )
+        return replace(read, ignored=options.unread())
 
     @property
     def logging_config(self) -> str | None:
@@ -115,6 +118,7 @@ class _Options:
     def __init__(self, parser: ConfigParser, path: str) -> None:
         self._parser = parser
         self._path = path
+        self._read: set[tuple[str, str]] = set()
 
     def get(
         self, option: str, read: Callable[[str], _Value], default: _Value, section: str = _GENERAL
@@ -126,11 +130,22 @@ class _Options:
         self, option: str, read: Callable[[str], _Value], section: str = _GENERAL
     ) -> _Value | None:
         """The option's value; ``None`` if it is missing or empty."""
+        self._read.add((section, option.lower()))
         try:
             text = self._parser.get(section, option, fallback="").strip()
             return read(text) if text else None
         except (ValueError, ConfigSyntaxError) as error:
             raise ConfigError(self._path, f"[{section}] {option}: {error}") from error
+
+    def unread(self) -> tuple[str, ...]:
+        """The options that nobody asked for: upstream has none besides, so they are mistakes."""
+        return tuple(
+            f"{self._path}: [{section}] {option}"
+            for section in (_GENERAL, _POOL)
+            if self._parser.has_section(section)
+            for option in self._parser.options(section)
+            if (section, option) not in self._read
+        )
 
 
 def _level(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -37,8 +38,17 @@ logger = logging.getLogger(__name__)
 PAGE = 1000
 PAGE_BYTES = LARGEST_SEGMENT - 64 * 1024
 
-#: Hashes of files without a completion record that a worker remembers.
+#: Hashes of files without a completion record that a worker remembers, and seconds that a request
+#: waits for its turn to read such a file.
 HASHES_KEPT = 1024
+READING_TIMEOUT = 1.0
+
+#: What opening a name says where nothing lies that could be handed out.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO)
+
+
+class BusyError(TxStoreError):
+    """Other files are being read for their hashes."""
 
 
 class LimitError(RequestError):
@@ -124,11 +134,10 @@ class StoreHandlers:
         file_id = fields.get(FileStoreProp.ID)
         status = self._manager.status(file_id) if file_id else None
         segments, received = 0, 0
-        if status is not None and (
-            status.state != "stored" or _is_number(fields, status.segments_received)
-        ):
+        number = _segment_number(fields)
+        if status is not None and (status.state != "stored" or number == status.segments_received):
             segments, received = status.segments_received, status.bytes_received
-        if not _is_number(fields, segments + 1):
+        if number != segments + 1:
             return
         if largest is not None and received + payload_size > largest:
             raise LimitError(f"Files of at most {largest} bytes are taken", file_id=file_id)
@@ -183,7 +192,11 @@ class StoreHandlers:
         length = min(_number(request, "length", 0), LARGEST_SEGMENT)
         try:
             opened = self._stored.open(name)
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        except PermissionError as error:
+            raise RequestError(f"The file {name!r} cannot be read by the service") from error
+        except OSError as error:
+            if error.errno not in _NO_FILE:
+                raise
             raise NoSuchFileError(f"No file {name!r} is stored") from error
         except NameRefusedError as error:
             raise RequestError(f"The name {name!r} is refused: {error.reason}") from error
@@ -210,13 +223,16 @@ class StoreHandlers:
         return sha256
 
 
-def _is_number(fields: Any, segment: int) -> bool:
-    return str(fields.get(FileStoreProp.SEGMENT_NUMBER)).strip() == str(segment)
+def _segment_number(fields: Any) -> int | None:
+    try:
+        return int(fields.get(FileStoreProp.SEGMENT_NUMBER))
+    except (TypeError, ValueError):
+        return None  # the store says what is wrong with it
 
 
 def _number(request: dict[str, Any], field: str, default: int) -> int:
     value = request.get(field, default)
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
         raise FieldError(f"{field} should be a number from 0", field=field, received=value)
     return value
 
@@ -228,25 +244,38 @@ class _HashCache:
         self._kept = kept
         self._hashes: OrderedDict[tuple[int, ...], str] = OrderedDict()
         self._lock = threading.Lock()
-        self._reading: dict[tuple[int, ...], threading.Lock] = {}
+        self._reading = threading.Lock()
 
     def get(self, identity: tuple[int, ...], file: BinaryIO) -> str:
-        with self._lock:
-            reading = self._reading.setdefault(identity, threading.Lock())
-        # One reads, and whoever asks meanwhile waits for its result.
-        with reading:
-            with self._lock:
-                known = self._hashes.get(identity)
+        """The hash of an open file.
+
+        :raises BusyError: another file is being read, and will be for a while
+        """
+        known = self._known(identity)
+        if known is not None:
+            return known
+        # A large file takes minutes.  Requests for it and others, which clients repeat, must not
+        # keep all threads of the service waiting for it.
+        if not self._reading.acquire(timeout=READING_TIMEOUT):
+            raise BusyError("The service is reading another file for its hash. Try again later")
+        try:
+            known = self._known(identity)
             if known is None:
                 file.seek(0)
                 digest = hashlib.sha256()
                 while block := file.read(1024 * 1024):
                     digest.update(block)
                 known = digest.hexdigest()
-            with self._lock:
-                self._hashes[identity] = known
-                self._hashes.move_to_end(identity)
-                while len(self._hashes) > self._kept:
-                    self._hashes.popitem(last=False)
-                self._reading.pop(identity, None)
+        finally:
+            self._reading.release()
+        with self._lock:
+            self._hashes[identity] = known
+            while len(self._hashes) > self._kept:
+                self._hashes.popitem(last=False)
         return known
+
+    def _known(self, identity: tuple[int, ...]) -> str | None:
+        with self._lock:
+            if identity in self._hashes:
+                self._hashes.move_to_end(identity)
+            return self._hashes.get(identity)

@@ -97,7 +97,7 @@ class StatusAnswer:
     """How far a transfer is.
 
     :ivar file_id: the id asked for
-    :ivar state: ``unknown``, ``receiving``, ``publishing`` or ``stored``
+    :ivar state: ``unknown``, ``receiving`` or ``stored``
     :ivar segments_received: number of the last segment received
     :ivar bytes_received: bytes received
     :ivar sha256: hex SHA-256 of those bytes, ``None`` where the store does not know it
@@ -245,7 +245,11 @@ def error_reply(error: Exception) -> ErrorReply:
         value = getattr(error, fact, None)
         if value is not None:
             sent[fact] = _wire_text(str(value))
-    return ErrorReply(_wire_text(str(error)), sent)
+    text = str(error)
+    if isinstance(error, OSError) and not isinstance(error, errors.TxStoreError):
+        # A sender would take it for an error of its own disk.
+        text = f"The service cannot do this now: {error.strerror or error}"
+    return ErrorReply(_wire_text(text), sent)
 
 
 def _known(cls: type[StatusAnswer | ListedFile], value: Mapping[str, Any]) -> dict[str, Any]:

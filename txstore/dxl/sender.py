@@ -31,9 +31,6 @@ TRIES_A_SIZE = 3
 #: Seconds after which a service that does not answer on the status topic is looked at otherwise.
 PROBE_TIMEOUT = 5.0
 
-#: How often a transfer that some worker left in the midst of publishing is settled.
-MOST_SETTLED = 5
-
 
 @dataclass(frozen=True)
 class SendProgress:
@@ -133,6 +130,9 @@ class FileSender:
                     return self._send_under(file_id, source, progress)
                 except _IdTakenError:
                     continue
+                except RemoteError as error:
+                    if error.kind not in (ErrorKind.REPEAT, ErrorKind.DAMAGED):
+                        raise
         raise FabricError(f"every id that {name!r} may have is taken by another transfer")
 
     def cancel(self, file_id: str) -> int:
@@ -226,8 +226,6 @@ class FileSender:
             patience.use(error)
         elif error.kind == ErrorKind.SEQUENCE:
             raise _MovedError(str(error)) from error
-        elif error.kind in (ErrorKind.REPEAT, ErrorKind.DAMAGED):
-            raise _IdTakenError(str(error)) from error
         else:
             raise error
 
@@ -239,12 +237,6 @@ class FileSender:
         :raises _IdTakenError: the store has other bytes under this id
         """
         status = self.status(file_id)
-        for _ in range(MOST_SETTLED):
-            if status.state != "publishing":
-                break
-            # The worker that was publishing it died; whoever asks anything settles it.
-            self._settle(file_id, status)
-            status = self.status(file_id)
         if status.state == "unknown":
             source.rewind()
             return 0
@@ -255,17 +247,6 @@ class FileSender:
         if not source.skip(status.bytes_received, status.sha256):
             raise _IdTakenError("the store has other bytes under this id")
         return status.segments_received
-
-    def _settle(self, file_id: str, status: StatusAnswer) -> None:
-        fields = {
-            FileStoreProp.ID: file_id,
-            FileStoreProp.SEGMENT_NUMBER: str(status.segments_received + 2),
-        }
-        try:
-            self._link.ask(self._topics.store, b"", fields)
-        except RemoteError as error:
-            if error.kind != ErrorKind.SEQUENCE:
-                raise
 
     def _is_stored(self, source: Source) -> bool:
         try:
@@ -293,7 +274,7 @@ class FileSender:
                     source.acknowledged(data)
             except (NoAnswerError, RemoteError) as error:
                 self._drop(file_id)
-                if isinstance(error, RemoteError) and number == 1:
+                if isinstance(error, RemoteError) and number == 1 and not is_temporary(error):
                     raise
                 patience.use(error)
                 continue

@@ -12,7 +12,7 @@ from typing import Any
 
 from txstore import FileStoreManager
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.errors import FabricError
+from txstore.dxl.errors import FabricError, NoAnswerError
 from txstore.dxl.fabric import Connection, load_client_config
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
@@ -24,6 +24,9 @@ logger = logging.getLogger(__name__)
 LOOK_EVERY = 0.25
 CHECK_EVERY = 60.0
 CHECK_TIMEOUT = 20.0
+
+#: Such requests that may get no answer before it is believed that none ever will.
+UNHEARD = 2
 
 #: Seconds: first and longest pause before connecting again.
 FIRST_PAUSE = 0.25
@@ -59,6 +62,8 @@ class FileTransferService:
         self._wrap = wrap
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._heard = False  # a request of its own
+        self._unheard = 0
         #: Set while requests are answered.
         self.ready = threading.Event()
         #: Set when the service has ended.
@@ -156,20 +161,42 @@ class FileTransferService:
 
         :raises FabricError: requests do not reach it any more
         """
-        check_at = time.monotonic() + CHECK_EVERY
+        check_at = time.monotonic()
         while not self._stop.wait(LOOK_EVERY):
             if not connection.connected:
                 raise FabricError("the connection to the fabric was lost")
-            if service_id and time.monotonic() >= check_at:
-                # Registrations expire on the broker, and dxlclient gives up renewing one after a
-                # single unanswered try: nothing else would tell.
-                connection.request(
-                    self._config.topics.status,
-                    encode_json({"file_id": "self-check"}),
-                    timeout=CHECK_TIMEOUT,
-                    service_id=service_id,
-                )
+            if service_id and self._unheard < UNHEARD and time.monotonic() >= check_at:
+                self._check(connection, service_id)
                 check_at = time.monotonic() + CHECK_EVERY
+
+    def _check(self, connection: Connection, service_id: str) -> None:
+        """Send a request to this very instance.
+
+        Registrations expire on the broker, and dxlclient gives up renewing one after a single
+        unanswered try: nothing else would tell.
+
+        :raises FabricError: it did not arrive
+        """
+        try:
+            connection.request(
+                self._config.topics.status,
+                encode_json({"file_id": "self-check"}),
+                timeout=CHECK_TIMEOUT,
+                service_id=service_id,
+                interrupted=self._stop.is_set,
+            )
+        except NoAnswerError:
+            if self._heard or not connection.connected or self._stop.is_set():
+                raise
+            self._unheard += 1
+            if self._unheard < UNHEARD:
+                raise
+            logger.warning(
+                "This service gets no requests from itself; perhaps it may not send to its own"
+                " topics. It will not notice when the fabric forgets its registration."
+            )
+        else:
+            self._heard = True
 
 
 def open_store(config: ServiceConfig) -> FileStoreManager:

@@ -18,7 +18,7 @@ from txstore.dxl.config import ServiceConfig
 from txstore.dxl.service import FileTransferService
 from txstore.dxl.signals import relayed
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("txstore.dxl.worker")  # also as a program
 
 READY = b"+"
 
@@ -31,7 +31,7 @@ def set_up_logging(config: ServiceConfig) -> None:
     if config.logging_config is not None:
         try:
             logging.config.fileConfig(config.logging_config, disable_existing_loggers=False)
-        except (KeyError, RuntimeError) as error:
+        except Exception as error:  # whatever the classes and expressions in it raise
             raise ValueError(f"{config.logging_config}: {error}") from error
         return
     logging.basicConfig(
