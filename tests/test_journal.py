@@ -455,13 +455,25 @@ def test_live_manager_refuses_to_write_after_a_newer_one_upgraded(
     assert caught.value.found == NEWER
     after = bytes_below(storage)
     for found in (before, after):
-        for name in ("journal.db-shm", "journal.db-wal", "journal.db"):
-            found.pop(f".workdir/{name}", None)  # compared below: a checkpoint changes the bytes
-    assert sorted(name for name in after if "/locks/" not in name) == sorted(
-        name for name in before if "/locks/" not in name
-    )
-    assert {name: after[name] for name in before} == before
+        for name in list(found):
+            # The journal is compared below: a checkpoint changes its bytes.
+            if name.startswith((".workdir/journal.db", ".workdir/locks/")):
+                del found[name]
+    assert after == before
     assert apart(rows_of, journal_of(storage)) == [("open", 1), ("warm", 1), ("done", 3)]
+
+
+def test_live_manager_goes_on_with_nothing_after_a_newer_one_upgraded(
+    live: FileStoreManager,
+) -> None:
+    """A transfer that it has in hand: what it may have staged lies past what is recorded."""
+    with pytest.raises(JournalVersionError) as caught:
+        live.store_segment(segment("warm", 2, DATA))
+    assert caught.value.found == NEWER
+    rows = apart(rows_of, journal_of(Path(live.storage_dir)))
+    assert rows == [("open", 1), ("warm", 1), ("done", 3)]
+    staged = [one.read_bytes() for one in Path(live.working_dir, "staging").iterdir()]
+    assert [one[: len(DATA)] for one in staged] == [DATA, DATA]
 
 
 @pytest.mark.parametrize("call", ["cancel", "expire"])

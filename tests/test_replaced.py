@@ -285,6 +285,8 @@ def test_copy_in_the_place_of_a_staging_file_is_verified_and_built_on(
         path = staged(tmp_path)
         whole = path.read_bytes()
         copy(path)
+        with pytest.raises(StagingDamagedError):  # noticed by who has the transfer in hand
+            store.store_segment(CALLS["next segment"])
         assert store.store_segment(CALLS["next segment"]).segments_received == 3
         assert path.read_bytes() == whole + DATA
         answer = store.store_segment(last("open", 4, DATA, "folder/open", DATA * 4))

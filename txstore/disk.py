@@ -155,6 +155,14 @@ class Disk:
     def unlock(self, fd: int) -> None:
         filelock.unlock_descriptor(fd)
 
+    def last_holder(self, fd: int) -> bytes:
+        """What the last to ``sign`` a lock file wrote."""
+        return os.pread(fd, 64, 0)
+
+    def sign(self, fd: int, token: bytes) -> None:
+        """Say in a lock file, among the living only, who holds its lock."""
+        os.pwrite(fd, token, 0)
+
     # --- the journal -------------------------------------------------------------------------
 
     def connect(self, path: str, **options: Any) -> sqlite3.Connection:

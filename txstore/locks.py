@@ -13,16 +13,20 @@ from __future__ import annotations
 
 import os
 import random
+import secrets
 import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Generic, TypeVar
 
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, ReplacedError
 
 STRIPES = 64
+
+_L = TypeVar("_L", bound="Lock")
 
 #: Pauses between attempts at a kernel lock, in seconds: short enough that a lock held for one
 #: commit costs about that, growing so that a long holder is not hammered.
@@ -78,6 +82,7 @@ class Lock:
                 pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 self.verify()
+                self._taken(fd)
             except BaseException:
                 self._drop()
                 raise
@@ -100,7 +105,7 @@ class Lock:
         finally:
             self._mutex.release()
 
-    def held(self, deadline: Deadline) -> _Held:
+    def held(self, deadline: Deadline) -> _Held[Lock]:
         """``with``: hold the lock; what ``acquire`` raises."""
         return _Held(self, deadline)
 
@@ -126,21 +131,26 @@ class Lock:
         with self._mutex:
             self._drop()
 
+    def _taken(self, fd: int) -> None:
+        """Called when the lock was just taken."""
+
     def _descriptor(self) -> int:
-        if self._fd is None:
-            try:
-                fd = self._disk.open_or_create(self._name, self._mode, dir_fd=self._folder_fd)
-            except FileNotFoundError:  # the folder itself is gone
-                raise ReplacedError(self.path, "lock file") from None
-            try:
-                found = self._disk.fstat(fd)
-                if found.st_mode & 0o777 != self._mode and found.st_uid == os.geteuid():
-                    self._disk.chmod(fd, self._mode)  # the umask took bits that a group needs
-            except BaseException:
-                self._disk.close(fd)
-                raise
-            self._fd, self._inode = fd, (found.st_dev, found.st_ino)
-        return self._fd
+        return self._open() if self._fd is None else self._fd
+
+    def _open(self) -> int:
+        try:
+            fd = self._disk.open_or_create(self._name, self._mode, dir_fd=self._folder_fd)
+        except FileNotFoundError:  # the folder itself is gone
+            raise ReplacedError(self.path, "lock file") from None
+        try:
+            found = self._disk.fstat(fd)
+            if found.st_mode & 0o777 != self._mode and found.st_uid == os.geteuid():
+                self._disk.chmod(fd, self._mode)  # the umask took bits that a group needs
+        except BaseException:
+            self._disk.close(fd)
+            raise
+        self._fd, self._inode = fd, (found.st_dev, found.st_ino)
+        return fd
 
     def _drop(self) -> None:
         fd, self._fd, self._inode = self._fd, None, None
@@ -148,15 +158,45 @@ class Lock:
             self._disk.close(fd)
 
 
-class _Held:
+class TransferLock(Lock):
+    """A lock that also tells whether anybody else may have held it since it was last held here.
+
+    Its file says who held it last, by a random token.  Rows of transfers are changed only under
+    their lock (but for intents, see ``Recovery.settle``), so a row that was read or written in an
+    earlier call is current for as long as ``turn`` is the same.
+
+    :ivar turn: goes up each time somebody else may have held the lock in between
+    """
+
+    turn = 0
+    _token = b"-"
+
+    def _taken(self, fd: int) -> None:
+        try:
+            ours = self._disk.last_holder(fd) == self._token
+        except OSError:
+            ours = False
+        if not ours:
+            self.turn += 1
+            # Where it cannot be written, on a full disk, nothing is taken for current.
+            with suppress(OSError):
+                self._disk.sign(fd, self._token)
+
+    def _open(self) -> int:
+        # Each descriptor has its own: a forked child has let go of its parent's.
+        self._token = secrets.token_bytes(16)
+        return super()._open()
+
+
+class _Held(Generic[_L]):
     """Holds a lock; written out, since a generator costs more than what it guards."""
 
     __slots__ = ("_deadline", "_lock")
 
-    def __init__(self, lock: Lock, deadline: Deadline) -> None:
+    def __init__(self, lock: _L, deadline: Deadline) -> None:
         self._lock, self._deadline = lock, deadline
 
-    def __enter__(self) -> Lock:
+    def __enter__(self) -> _L:
         self._lock.acquire(self._deadline)
         return self._lock
 
@@ -168,18 +208,17 @@ class Locks:
     """All locks of one manager.  Thread-safe; ``forget`` in a forked child."""
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
-        def lock(name: str) -> Lock:
-            return Lock(disk, folder, folder_fd, name, mode)
+        where = disk, folder, folder_fd
+        stripes = range(STRIPES)
+        self.journal = Lock(*where, "journal", mode)
+        self._transfers = [TransferLock(*where, f"transfer-{one:02x}", mode) for one in stripes]
+        self._names = [Lock(*where, f"name-{one:02x}", mode) for one in stripes]
 
-        self.journal = lock("journal")
-        self._transfers = [lock(f"transfer-{stripe:02x}") for stripe in range(STRIPES)]
-        self._names = [lock(f"name-{stripe:02x}") for stripe in range(STRIPES)]
-
-    def transfer(self, file_id: str, deadline: Deadline) -> _Held:
+    def transfer(self, file_id: str, deadline: Deadline) -> _Held[TransferLock]:
         """``with``: hold the lock of a transfer."""
         return _Held(self._transfers[stripe_of(file_id.encode())], deadline)
 
-    def name(self, place: bytes, deadline: Deadline) -> _Held:
+    def name(self, place: bytes, deadline: Deadline) -> _Held[Lock]:
         """``with``: hold the lock of a canonical place in the storage."""
         return _Held(self._names[stripe_of(place)], deadline)
 

@@ -56,14 +56,26 @@ class Recovery:
     # --- a transfer that is taken up ---------------------------------------------------------
 
     def take_up(
-        self, file_id: str, wanted: FileClaim | None, at: Moment, deadline: Deadline
+        self, file_id: str, turn: int, wanted: FileClaim | None, at: Moment, deadline: Deadline
     ) -> tuple[Transfer, StagedFile] | None:
         """A transfer whose staged bytes can be built on, with its staging file; ``None`` where
         there is no such transfer (any more).  The transfer's lock is held.
 
+        :param turn: the lock's: while it is the same, what an earlier call recorded is current
         :param wanted: what a last message asks for: an intent for anything else is withdrawn
         :raises StagingDamagedError: somebody removed or changed the staged bytes in this boot
         """
+        kept = self._staging.kept(file_id, turn)
+        if kept is not None:
+            return kept
+        found = self._look_up(file_id, wanted, at, deadline)
+        if found is not None:
+            found[1].turn = turn
+        return found
+
+    def _look_up(
+        self, file_id: str, wanted: FileClaim | None, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile] | None:
         row = self._records.find(file_id, deadline)
         if row is not None and row.publish_place is not None:
             if wanted is None or _intends(row, wanted):
@@ -142,7 +154,7 @@ class Recovery:
             raise
         finally:
             staged.close()
-        copy.seen, copy.setbacks = taken.change, taken.setbacks
+        copy.row, copy.setbacks = taken, taken.setbacks
         self._staging.remove(row.staging)
         return taken, copy
 

@@ -53,11 +53,14 @@ class StagedFile:
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
         of them failed.  Others' bytes must not be flushed as they are: if their flush failed, the
         kernel may hold them for clean, and ours would succeed without them
-    :ivar seen: the row's count of changes when ``own_from`` was right
+    :ivar row: the transfer's row as it was last recorded here; ``own_from`` is right for that one
+    :ivar turn: the turn of the transfer's lock in which the file was last used
     """
 
-    def __init__(self, disk: Disk, name: str, path: str, fd: int, found: os.stat_result) -> None:
-        self._disk, self.name, self.path, self.fd = disk, name, path, fd
+    def __init__(
+        self, disk: Disk, file_id: str, name: str, path: str, fd: int, found: os.stat_result
+    ) -> None:
+        self._disk, self.file_id, self.name, self.path, self.fd = disk, file_id, name, path, fd
         self.inode, self.size, self.foreign = (
             found.st_ino,
             found.st_size,
@@ -66,7 +69,8 @@ class StagedFile:
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
-        self.seen = 0
+        self.row: Transfer | None = None
+        self.turn = 0
         self.kept_at = 0.0
 
     def write(self, offset: int, data: bytes) -> None:
@@ -168,7 +172,7 @@ class Staging:
         self._home, self._disk = home, home.disk
         self._letter: str | None = None
         self._mutex = threading.Lock()
-        # Files nobody is using now: they are taken out while they are used.
+        # Files nobody is using now, by their transfers: they are taken out while they are used.
         self._idle: OrderedDict[str, StagedFile] = OrderedDict()
 
     @property
@@ -198,7 +202,21 @@ class Staging:
             self._disk.close(fd)
             self._disk.unlink(name, dir_fd=self.folder(name))
             raise
-        return StagedFile(self._disk, name, self._home.staging_path(name), fd, found)
+        return StagedFile(self._disk, file_id, name, self._home.staging_path(name), fd, found)
+
+    def kept(self, file_id: str, turn: int) -> tuple[Transfer, StagedFile] | None:
+        """A transfer as an earlier call left it, if nobody else has held its lock since.
+
+        :param turn: the lock's
+        """
+        with self._mutex:
+            idle = self._idle.get(file_id)
+            if idle is None or idle.row is None or idle.turn != turn:
+                return None
+            found = self._disk.fstat(idle.fd)
+            if (found.st_nlink, found.st_size) != (1, idle.size):
+                return None  # `open` finds out what happened to it
+            return idle.row, self._idle.pop(file_id)
 
     def open(self, row: Transfer) -> StagedFile:
         """The staging file of a recorded transfer, fit to be written.
@@ -207,7 +225,7 @@ class Staging:
         """
         path = self._home.staging_path(row.staging)
         with self._mutex:
-            idle = self._idle.pop(row.staging, None)
+            idle = self._idle.pop(row.file_id, None)
         try:
             found = self._find(row, path)
         except BaseException:
@@ -215,14 +233,15 @@ class Staging:
                 idle.close()
             raise
         if idle is not None:
-            if idle.inode == found.st_ino:
+            if idle.name == row.staging and idle.inode == found.st_ino:
                 idle.size = found.st_size
-                if idle.seen != row.change:
+                if idle.row is None or idle.row.change != row.change:
                     idle.own_from = row.offset  # another worker went on meanwhile
+                idle.row = None
                 return idle
             idle.close()
         fd = self._disk.open(row.staging, dir_fd=self.folder(row.staging))
-        staged = StagedFile(self._disk, row.staging, path, fd, found)
+        staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
         staged.own_from = row.offset
         return staged
 
@@ -273,24 +292,28 @@ class Staging:
         with self._mutex:
             old = [one for one in self._idle.values() if one.kept_at < before]
             for one in old:
-                del self._idle[one.name]
+                del self._idle[one.file_id]
         for one in old:
             one.close()
 
     def _keep(self, staged: StagedFile) -> None:
         staged.kept_at = time.monotonic()
         with self._mutex:
-            self._idle[staged.name] = staged
-            unused = self._idle.popitem(last=False)[1] if len(self._idle) > _KEPT_OPEN else None
+            unused = self._idle.pop(staged.file_id, None)  # of an earlier transfer with that id
+            self._idle[staged.file_id] = staged
+            if len(self._idle) > _KEPT_OPEN:
+                unused = self._idle.popitem(last=False)[1]
         if unused is not None:
             unused.close()
 
     def remove(self, name: str) -> None:
         """Take a staging file's name away, if it is there."""
         with self._mutex:
-            idle = self._idle.pop(name, None)
-        if idle is not None:
-            idle.close()
+            idle = [one for one in self._idle.values() if one.name == name]
+            for one in idle:
+                del self._idle[one.file_id]
+        for one in idle:
+            one.close()
         with suppress(FileNotFoundError):  # a power loss, or the worker before, took it
             self._disk.unlink(name, dir_fd=self.folder(name))
 

@@ -155,18 +155,18 @@ class FileStoreManager:
                 if request.cancel:
                     answer = self._cancel(request, at, deadline)
                 else:
-                    answer = self._take(request, at, deadline)
+                    answer = self._take(request, lock.turn, at, deadline)
                 lock.verify()
             self._housekeeping.after_answer(request.file_id)
         return answer
 
     def _take(
-        self, request: SegmentRequest, at: Moment, deadline: Deadline
+        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
     ) -> FileStoreSegmentResult:
-        """A segment, the last or not; the transfer's lock is held."""
+        """A segment, the last or not; the transfer's lock is held, in that turn."""
         if self._level.keeps_files:
             self._home.make_durable()
-        found = self._recovery.take_up(request.file_id, request.store, at, deadline)
+        found = self._recovery.take_up(request.file_id, turn, request.store, at, deadline)
         if (
             found is not None
             and request.number in (found[0].segments, found[0].segments + 1)
@@ -174,7 +174,7 @@ class FileStoreManager:
         ):
             found = self._recovery.make_own(*found, at, deadline)
         if found is None:
-            return self._first(request, at, deadline)
+            return self._first(request, turn, at, deadline)
         row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.take_over(row, staged, at, deadline)
@@ -197,7 +197,7 @@ class FileStoreManager:
         return self._level.keeps_files and grown >= _DURABLE_POINT
 
     def _first(
-        self, request: SegmentRequest, at: Moment, deadline: Deadline
+        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
     ) -> FileStoreSegmentResult:
         """A message for an id of which no transfer is open."""
         if request.store is not None and self._repeats.answers(request, request.store, deadline):
@@ -205,7 +205,7 @@ class FileStoreManager:
         if request.number != 1:
             raise request.out_of_turn(0)
         if request.store is None:
-            return self._begin(request, at, deadline)
+            return self._begin(request, turn, at, deadline)
         claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
         if (len(request.payload), sha256) != (claim.size, claim.sha256):
             raise request.mismatch(claim, len(request.payload), sha256)
@@ -216,7 +216,7 @@ class FileStoreManager:
         return _stored(request)
 
     def _begin(
-        self, request: SegmentRequest, at: Moment, deadline: Deadline
+        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
     ) -> FileStoreSegmentResult:
         """The first of several segments opens a transfer."""
         with self._staging.lent(self._staging.create(request.file_id)) as staged:
@@ -251,6 +251,7 @@ class FileStoreManager:
                 raise
             if durable:
                 self._records.flush(deadline)
+            staged.row, staged.turn = row, turn
         return FileStoreSegmentResult(request.file_id, 1)
 
     def _append(
@@ -271,7 +272,7 @@ class FileStoreManager:
             self._record_durably(row, new, staged, deadline)
         else:
             self._publisher.save(row, new, deadline)
-            staged.seen = new.change
+            staged.row = new
         return FileStoreSegmentResult(request.file_id, request.number)
 
     def _repeat(
@@ -306,8 +307,9 @@ class FileStoreManager:
         staged.flush()
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
-        self._publisher.save(old, new.made_durable(), deadline)
-        staged.seen = new.change
+        durable = new.made_durable()
+        self._publisher.save(old, durable, deadline)
+        staged.row = durable
         self._records.flush(deadline)
 
     def _last(
@@ -378,8 +380,9 @@ class FileStoreManager:
         check_file_id(file_id)
         with self._calls:
             deadline = Deadline(self._lock_timeout)
-            with self._locks.transfer(file_id, deadline):
-                found = self._recovery.take_up(file_id, None, clock.now(self._home.boot), deadline)
+            with self._locks.transfer(file_id, deadline) as lock:
+                at = clock.now(self._home.boot)
+                found = self._recovery.take_up(file_id, lock.turn, None, at, deadline)
                 if found is not None:
                     row, staged = found
                     with self._staging.lent(staged):

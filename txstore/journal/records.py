@@ -6,8 +6,6 @@ before ``flush``.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import sqlalchemy as sa
 
 from txstore.clock import Moment
@@ -62,7 +60,6 @@ _THE_VERSION = sa.and_(
 )
 
 
-@lru_cache
 def _update(names: tuple[str, ...]) -> Statement:
     """The UPDATE that sets these columns."""
     return Statement(
@@ -70,6 +67,10 @@ def _update(names: tuple[str, ...]) -> Statement:
     )
 
 
+# Nearly every update is one of progress alone.
+_FIRST, _END = Transfer._fields.index("change"), Transfer._fields.index("publish_path")
+_PROGRESS: tuple[str, ...] = Transfer._fields[_FIRST:_END]
+_ADVANCE, _REPLACE = _update(_PROGRESS), _update(Transfer._fields)
 _DELETE = Statement(sa.delete(transfer).where(_THE_VERSION))
 
 _COMPLETED = Statement(
@@ -159,14 +160,12 @@ class Records:
 
         :return: ``False`` where another worker changed it: then nothing was written
         """
-        values: dict[str, object] = {"p_staging": old.staging, "p_change": old.change}
-        changed = [
-            (name, after)
-            for name, before, after in zip(Transfer._fields, old, new, strict=True)
-            if before != after
-        ]
-        values.update(changed)
-        update = _update(tuple(name for name, _ in changed))
+        values: dict[str, object]
+        if old[:_FIRST] == new[:_FIRST] and old[_END:] == new[_END:]:
+            update, values = _ADVANCE, dict(zip(_PROGRESS, new[_FIRST:_END], strict=True))
+        else:
+            update, values = _REPLACE, new._asdict()
+        values["p_staging"], values["p_change"] = old.staging, old.change
         withdraws = old.publish_place is not None and new.publish_place is None
         return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
 

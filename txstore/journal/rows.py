@@ -10,23 +10,18 @@ from txstore.clock import Moment
 class Transfer(NamedTuple):
     """A row of an unfinished transfer; columns as in ``schema.transfer``."""
 
+    # what it is
     file_id: str
     staging: str
     inode: int
+    created_at: float
+    # its progress
     change: int
     segments: int
     offset: int
     last_size: int
     state: bytes | None
-    created_at: float
     updated_at: float
-    publish_path: bytes | None
-    publish_place: bytes | None
-    publish_size: int | None
-    publish_sha256: bytes | None
-    publish_last: bytes | None
-    publish_flushed: int | None
-    publish_over: str | None
     boot: str
     ticks: float
     written_boot: str
@@ -35,6 +30,14 @@ class Transfer(NamedTuple):
     durable_last_size: int
     durable_state: bytes | None
     setbacks: int
+    # its intent to publish
+    publish_path: bytes | None
+    publish_place: bytes | None
+    publish_size: int | None
+    publish_sha256: bytes | None
+    publish_last: bytes | None
+    publish_flushed: int | None
+    publish_over: str | None
 
     @classmethod
     def begun(

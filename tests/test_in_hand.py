@@ -1,0 +1,106 @@
+"""Promise 7 where a manager keeps a transfer in hand: anyone may have gone on with it meanwhile.
+
+A manager that takes one segment after the other does not read the transfer's row each time; it
+knows by the lock's file whether anybody else held the lock in between.
+"""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+from crew import forked
+from support import at_each_level, claim, message, opened_stores
+
+from txstore import FileStoreManager
+from txstore.disk import Disk
+from txstore.locks import stripe_of
+
+ONE = "one"
+#: An id whose lock is that of ``ONE``.
+TWIN = next(str(n) for n in range(10_000) if stripe_of(str(n).encode()) == stripe_of(b"one"))
+
+
+def part(number: int) -> bytes:
+    """Some are empty: their staging file does not tell that they came."""
+    return bytes([number]) * (700 if number % 3 == 1 else 0)
+
+
+def take(store: FileStoreManager, file_id: str, number: int) -> None:
+    sent = message(part(number), file_id=file_id, segment_number=str(number))
+    assert store.store_segment(sent).segments_received == number
+
+
+def finish(store: FileStoreManager, file_id: str, number: int) -> None:
+    data = b"".join(map(part, range(1, number + 1)))
+    fields = {"file_id": file_id, "segment_number": str(number), **claim(data, file_id)}
+    assert store.store_segment(message(part(number), **fields)).file_result == "store"
+    assert Path(store.storage_dir, file_id).read_bytes() == data
+
+
+@at_each_level
+def test_segments_that_another_took_meanwhile_are_built_on(tmp_path: Path, level: str) -> None:
+    with opened_stores(tmp_path) as open_store:
+        first, second = open_store(level), open_store(level)
+        for number in range(1, 8, 3):
+            take(first, ONE, number)
+            take(first, ONE, number + 1)
+            take(second, ONE, number + 2)
+        finish(first, ONE, 10)
+
+
+@at_each_level
+def test_another_transfer_under_the_same_lock_hides_nothing(tmp_path: Path, level: str) -> None:
+    """Taking up the one transfer again must not make what is known of the other look current."""
+    with opened_stores(tmp_path) as open_store:
+        first, second = open_store(level), open_store(level)
+        for one in (ONE, TWIN):
+            take(first, one, 1)
+        for one in (ONE, TWIN):
+            take(second, one, 2)
+        for one in (ONE, TWIN):
+            take(first, one, 3)
+        for one in (ONE, TWIN):
+            finish(first, one, 4)
+
+
+@at_each_level
+def test_a_transfer_that_another_ended_is_begun_anew(tmp_path: Path, level: str) -> None:
+    with opened_stores(tmp_path) as open_store:
+        first, second = open_store(level), open_store(level)
+        for end in (lambda: second.cancel(ONE), lambda: finish(second, ONE, 3)):
+            take(first, ONE, 1)
+            take(first, ONE, 2)
+            end()
+            take(first, ONE, 1)
+            take(second, ONE, 2)
+            finish(first, ONE, 3)
+
+
+@at_each_level
+def test_both_sides_of_a_fork_see_what_the_other_took(tmp_path: Path, level: str) -> None:
+    with opened_stores(tmp_path) as open_store:
+        store = open_store(level)
+        take(store, ONE, 1)
+        take(store, ONE, 2)
+        forked(take, store, ONE, 3)
+        take(store, ONE, 4)
+        forked(take, store, ONE, 5)
+        finish(store, ONE, 6)
+
+
+class UnsignedDisk(Disk):
+    """Lock files have no space for a holder's name."""
+
+    def sign(self, fd: int, token: bytes) -> None:
+        raise OSError(errno.ENOSPC, f"{len(token)} bytes to {fd}: no space left")
+
+
+@at_each_level
+def test_lock_files_that_cannot_be_signed_cost_nothing_but_time(tmp_path: Path, level: str) -> None:
+    with opened_stores(tmp_path) as open_store:
+        first, second = (open_store(level, disk=UnsignedDisk()) for _ in range(2))
+        for number in range(1, 5, 2):
+            take(first, ONE, number)
+            take(second, ONE, number + 1)
+        finish(first, ONE, 5)
