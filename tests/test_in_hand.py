@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
+import pytest
 from crew import forked
 from support import at_each_level, claim, message, opened_stores
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.errors import SequenceError
 from txstore.locks import stripe_of
 
 ONE = "one"
@@ -86,6 +88,57 @@ def test_both_sides_of_a_fork_see_what_the_other_took(tmp_path: Path, level: str
         forked(take, store, ONE, 3)
         take(store, ONE, 4)
         forked(take, store, ONE, 5)
+        finish(store, ONE, 6)
+
+
+class FailingDisk(Disk):
+    """Fails the flushes while it is told to."""
+
+    failing = False
+
+    def flush(self, fd: int) -> None:
+        if self.failing:
+            raise OSError(errno.EIO, "the disk failed")
+        super().flush(fd)
+
+
+@pytest.mark.parametrize("level", ["segment", "file"])
+def test_a_cancel_that_failed_half_way_leaves_nothing_to_go_on_with(
+    tmp_path: Path, level: str
+) -> None:
+    disk = FailingDisk()
+    with FileStoreManager(tmp_path, durability=level, disk=disk) as store:
+        take(store, ONE, 1)
+        take(store, ONE, 2)
+        disk.failing = True
+        with pytest.raises(OSError, match="the disk failed"):
+            store.cancel(ONE)
+        disk.failing = False
+        store.cancel(ONE)
+        with pytest.raises(SequenceError):
+            take(store, ONE, 3)
+        take(store, ONE, 1)
+        finish(store, ONE, 2)
+
+
+@pytest.mark.parametrize("level", ["segment", "file"])
+def test_a_segment_whose_flush_failed_comes_again_and_is_built_on(
+    tmp_path: Path, level: str
+) -> None:
+    """The same one, or another in its place: nobody was told of the first."""
+    disk = FailingDisk()
+    with opened_stores(tmp_path) as open_store:
+        store = open_store("segment", disk=disk)
+        for number in (1, 2, 3):
+            take(store, ONE, number)
+        disk.failing = True
+        sent = message(b"other bytes", file_id=ONE, segment_number="4")
+        with pytest.raises(OSError, match="the disk failed"):
+            store.store_segment(sent)
+        disk.failing = False
+        assert [one.segments_received for one in store.transfers()] == [3]
+        take(open_store(level), ONE, 4)
+        take(store, ONE, 5)
         finish(store, ONE, 6)
 
 

@@ -473,7 +473,7 @@ VALUES: dict[str, Any] = {
     "number": 28,
     "what": "journal",
     "found": "0009",
-    "supported": "0002",
+    "supported": "0003",
     "fstype": "nfs4",
     "platform": "nt",
 }

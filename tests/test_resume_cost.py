@@ -107,8 +107,11 @@ def test_taking_up_290_megabytes_costs_what_3_megabytes_cost(
 
 @needs_saved_hash
 @at_each_level
-def test_no_staged_byte_is_read_at_any_level(tmp_path: Path, strace: str, level: str) -> None:
-    """Taken up at the level at which it was received."""
+def test_no_staged_byte_is_read_but_what_may_not_be_flushed(
+    tmp_path: Path, strace: str, level: str
+) -> None:
+    """Taken up at the level at which it was received.  At level "segment" the worker before may
+    have died in the flush of its last segment: that one is read, and written anew."""
     apart(receive, tmp_path, MEGABYTE, level)
     calls = trace(strace, tmp_path, level, tmp_path / "trace")
     of_staging = [call for call in calls if "/staging/w" in call]

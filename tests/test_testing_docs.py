@@ -65,7 +65,7 @@ def test_the_examples_are_tests_that_pass(tmp_path: Path) -> None:
 def test_the_examples_find_the_mistake_they_are_about(
     tmp_path: Path, name: str, right: str, wrong: str
 ) -> None:
-    write_examples(tmp_path, 500)
+    write_examples(tmp_path, 2000)
     code = (tmp_path / f"{name}.py").read_text(encoding="utf-8")
     assert right in code
     (tmp_path / f"{name}.py").write_text(code.replace(right, wrong, 1), encoding="utf-8")

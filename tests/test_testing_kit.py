@@ -365,11 +365,14 @@ class RemembersNoCompletion(FileStoreManager):
 
 
 class StoresRepeatsAgain(FileStoreManager):
-    """Stores a one-segment file again when its message comes again, over newer ones."""
+    """Stores a one-segment file again when its message comes again, over newer ones, but not in
+    the middle of another transfer with its id."""
 
     def store_segment(self, message: Any) -> Any:
         fields = message.other_fields
-        if fields.get("result") == "store" and fields.get("segment_number") == "1":
+        unfinished = {known.file_id for known in self.transfers()}
+        alone = fields.get("segment_number") == "1" and fields.get("file_id") not in unfinished
+        if fields.get("result") == "store" and alone:
             answer = super().store_segment(message)
             Path(self.storage_dir, fields["name"]).write_bytes(message.payload)
             return answer

@@ -205,6 +205,13 @@ def new() -> Hasher:
     return _openssl() if _openssl else _HashlibHasher()
 
 
+def total(state: bytes | None) -> int | None:
+    """How many bytes a saved state is the hash of, as it says itself; ``None``: it is none."""
+    if state is None or len(state) < _STATE.size:
+        return None
+    return int.from_bytes(state[2:10], "big")
+
+
 def load(state: bytes | None) -> Hasher | None:
     """The hasher whose ``save`` gave ``state``.
 

@@ -12,11 +12,14 @@ flush of the target's folder.
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import fcntl
 import os
 import sqlite3
 import sys
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import filelock
@@ -24,11 +27,26 @@ import filelock
 _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
 
+_SYNC_FILE_RANGE_WRITE = 2
+#: What the kernel says where a file cannot grow.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 #: File systems whose locks and shared memory cannot be relied on between machines.
 NETWORK_FILE_SYSTEMS = frozenset(
     """9p afs beegfs ceph cifs coda gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs smb3 smbfs
     virtiofs fuse.glusterfs fuse.s3fs fuse.sshfs""".split()  # noqa: SIM905 - a page of quotes less
 )
+
+
+@cache
+def _sync_file_range() -> Any:
+    """The C library's function; ``None`` where there is none, as on macOS."""
+    try:
+        call = ctypes.CDLL(None).sync_file_range
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return call
 
 
 class Disk:
@@ -72,6 +90,10 @@ class Disk:
         """Have space for the first ``size`` bytes, changing none of them."""
         os.posix_fallocate(fd, 0, size)
 
+    def size(self, fd: int) -> int:
+        """Bytes in the file; unlike ``fstat`` it does not ask for its times (see ``unchanged``)."""
+        return os.lseek(fd, 0, os.SEEK_END)
+
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
 
@@ -84,6 +106,14 @@ class Disk:
             fcntl.fcntl(fd, _FULLFSYNC)
         else:
             os.fdatasync(fd)
+
+    def start_flush(self, fd: int) -> None:
+        """Have the kernel begin to write the file's bytes out, so that a ``flush`` soon after has
+        less to wait for.  A hint: nothing is durable by it, and it reports nothing
+        (``sync_file_range(2)``)."""
+        call = _sync_file_range()
+        if call is not None:
+            call(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
     def flush_all(self, fd: int) -> None:
         """Make the file's bytes, length and metadata (its mode) durable."""

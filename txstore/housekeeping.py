@@ -119,9 +119,10 @@ class Housekeeping:
         who holds it is working on it."""
         with ExitStack() as held:
             try:
-                held.enter_context(self._locks.transfer(row.file_id, Deadline(0.0)))
+                lock = held.enter_context(self._locks.transfer(row.file_id, Deadline(0.0)))
             except LockTimeoutError:
                 return False
+            lock.begin_turn()
             current = self._records.by_staging(row.staging, deadline)
             if current is None or not self._is_over(current, at, seen):
                 return False
@@ -148,7 +149,8 @@ class Housekeeping:
         for row in self._records.intents(_SLICE, deadline):
             try:
                 # Not waiting: who holds the transfer's lock is alive and busy with it.
-                with self._locks.transfer(row.file_id, Deadline(0.0)):
+                with self._locks.transfer(row.file_id, Deadline(0.0)) as lock:
+                    lock.begin_turn()
                     self._recovery.settle(row, at, deadline)
             except LockTimeoutError:
                 continue

@@ -171,13 +171,18 @@ class TransferLock(Lock):
     turn = 0
     _token = b"-"
 
+    def begin_turn(self) -> None:
+        """For a holder that changes rows otherwise than segment by segment, or may fail half way:
+        nothing that was kept before is current."""
+        self.turn += 1
+
     def _taken(self, fd: int) -> None:
         try:
             ours = self._disk.last_holder(fd) == self._token
         except OSError:
             ours = False
         if not ours:
-            self.turn += 1
+            self.begin_turn()
             # Where it cannot be written, on a full disk, nothing is taken for current.
             with suppress(OSError):
                 self._disk.sign(fd, self._token)

@@ -136,6 +136,7 @@ class Publisher:
         flushed = self._keeps or row.durable_segments > 0
         with self.opened(place, claim.name, request.given_id) as parents:
             staged.write(row.offset, request.payload)
+            staged.cut(claim.size)
             staged.set_mode(self._staging.published_mode())
             if flushed:
                 staged.flush_all()

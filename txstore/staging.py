@@ -23,14 +23,18 @@ from contextlib import contextmanager, suppress
 
 from txstore import digest
 from txstore.digest import Hasher
-from txstore.disk import Disk
+from txstore.disk import NO_SPACE, Disk
 from txstore.errors import StagingDamagedError
 from txstore.home import Home
 from txstore.journal.rows import Transfer
 from txstore.locks import stripe_of
 from txstore.paths import is_staging_name
+from txstore.unchanged import version_of
 
 _CHUNK = 1024 * 1024  # bytes per read when staged bytes are hashed again
+#: Bytes of a segment whose flush costs no more than the journal's.
+_SMALL = 64 * 1024
+_MANY, _AHEAD = 256 * 1024, 1024 * 1024  # bytes; see `write_ahead`
 _KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
 #: Mode with which a one-segment file is made: an ordinary new file's, since it is published at
 #: once; its folder is the owner's alone.
@@ -53,6 +57,8 @@ class StagedFile:
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
         of them failed.  Others' bytes must not be flushed as they are: if their flush failed, the
         kernel may hold them for clean, and ours would succeed without them
+    :ivar flushed: the first so many bytes were flushed through ``fd``, and its name was
+    :ivar verified: version of its folder in which its path was last seen to lead to it
     :ivar row: the transfer's row as it was last recorded here; ``own_from`` is right for that one
     :ivar turn: the turn of the transfer's lock in which the file was last used
     """
@@ -69,6 +75,9 @@ class StagedFile:
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
+        self.flushed = -1
+        self.verified: tuple[int, int, int] | None = None
+        self._zeros_end = 0
         self.row: Transfer | None = None
         self.turn = 0
         self.kept_at = 0.0
@@ -76,16 +85,39 @@ class StagedFile:
     def write(self, offset: int, data: bytes) -> None:
         """Put ``data`` at ``offset`` as the file's end.  Not durable before ``flush``."""
         # A worker that died, or a call that failed, may have left bytes past the journal's offset.
-        if self.size > offset:
-            self._disk.truncate(self.fd, offset)
-        self.size = offset + len(data)
+        if self.size > offset and self.size != self._zeros_end:
+            self.cut(offset)
+        end = offset + len(data)
         try:
             self._put(offset, data)
         except OSError:
             # A refused segment must not hold the space that its cancel needs.
             with suppress(OSError):
                 self._disk.truncate(self.fd, offset)
+            self.size = offset
             raise
+        self.size = max(self.size, end)
+
+    def cut(self, size: int) -> None:
+        """Make ``size`` the file's end."""
+        if self.size > size:
+            self._disk.truncate(self.fd, size)
+        self.size = size
+
+    def write_ahead(self, received: int) -> None:
+        """Have zeros after the bytes received so far: the flush of a file that grows costs twice
+        that of an overwrite, since the file system commits its own journal, too."""
+        if received < _MANY or self._zeros_end > received:
+            return
+        size = min(received, _AHEAD)
+        try:
+            self._put(received, bytes(size))
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+            self._disk.truncate(self.fd, received)  # others need what is left
+        else:
+            self.size = self._zeros_end = received + size
 
     def _put(self, offset: int, data: bytes) -> None:
         done = self._disk.pwrite(self.fd, data, offset) if data else 0
@@ -105,6 +137,10 @@ class StagedFile:
             parts.append(part)
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
+
+    def start_flush(self) -> None:
+        """Have the kernel begin what the next ``flush`` waits for."""
+        self._disk.start_flush(self.fd)
 
     def flush(self) -> None:
         """Make the bytes and the length durable."""
@@ -157,6 +193,23 @@ class StagedFile:
             raise StagingDamagedError(self.path, row.file_id, "is shorter than the journal says")
         self.hasher, self.setbacks = hasher, row.setbacks
         return hasher
+
+    def taken_over(self, row: Transfer) -> None:
+        """All that is recorded now is others'."""
+        self.own_from, self.flushed, self._zeros_end = row.offset, -1, 0
+
+    def is_flushed(self, row: Transfer) -> bool:
+        """Whether all recorded bytes, and the file's name, are known to be durable."""
+        return row.durable or self.flushed == row.offset
+
+    def may_overlap(self, row: Transfer, size: int) -> bool:
+        """Whether the next segment, of ``size`` bytes, may be recorded while it is flushed.
+
+        Only where its predecessor was flushed here: whoever takes over from another worker flushes
+        first, so that workers that take turns need not write each other's bytes anew.  And only a
+        small one, since it will be read again if its worker dies.
+        """
+        return self.flushed == row.offset and size <= _SMALL
 
     def close(self) -> None:
         """Close the descriptor, once."""
@@ -213,8 +266,7 @@ class Staging:
             idle = self._idle.get(file_id)
             if idle is None or idle.row is None or idle.turn != turn:
                 return None
-            found = self._disk.fstat(idle.fd)
-            if (found.st_nlink, found.st_size) != (1, idle.size):
+            if self._disk.size(idle.fd) != idle.size:
                 return None  # `open` finds out what happened to it
             return idle.row, self._idle.pop(file_id)
 
@@ -236,13 +288,13 @@ class Staging:
             if idle.name == row.staging and idle.inode == found.st_ino:
                 idle.size = found.st_size
                 if idle.row is None or idle.row.change != row.change:
-                    idle.own_from = row.offset  # another worker went on meanwhile
+                    idle.taken_over(row)  # another worker went on meanwhile
                 idle.row = None
                 return idle
             idle.close()
         fd = self._disk.open(row.staging, dir_fd=self.folder(row.staging))
         staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
-        staged.own_from = row.offset
+        staged.taken_over(row)
         return staged
 
     def _find(self, row: Transfer, path: str) -> os.stat_result:
@@ -266,6 +318,9 @@ class Staging:
         :raises ReplacedError: the staging folder is another
         :raises StagingDamagedError: the file is another, or gone
         """
+        version = version_of(self._disk, os.path.dirname(staged.path))
+        if version is not None and version == staged.verified:
+            return
         try:
             same = self._disk.stat(staged.path).st_ino == staged.inode
         except (FileNotFoundError, NotADirectoryError):
@@ -273,6 +328,7 @@ class Staging:
         if not same:
             self._home.verify_staging(staged.name)
             raise StagingDamagedError(staged.path, file_id, "was removed or replaced")
+        staged.verified = version
 
     @contextmanager
     def lent(self, staged: StagedFile) -> Iterator[StagedFile]:

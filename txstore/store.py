@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import weakref
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from txstore import clock, forks, status
@@ -153,6 +153,7 @@ class FileStoreManager:
             with self._locks.transfer(request.file_id, deadline) as lock:
                 at = clock.now(self._home.boot)
                 if request.cancel:
+                    lock.begin_turn()
                     answer = self._cancel(request, at, deadline)
                 else:
                     answer = self._take(request, lock.turn, at, deadline)
@@ -191,7 +192,8 @@ class FileStoreManager:
         """Whether taking a segment will make staged bytes durable."""
         if request.store is not None:
             return self._level.keeps_files or row.durable_segments > 0
-        if self._level.keeps_segments:
+        # A row of ours in between would be lost together with a segment that was promised.
+        if self._level.keeps_segments or row.overlapped:
             return True
         grown = row.offset + len(request.payload) - row.durable_offset
         return self._level.keeps_files and grown >= _DURABLE_POINT
@@ -237,6 +239,7 @@ class FileStoreManager:
                     staged.flush()
                     self._staging.flush_folder(staged.name)
                     row = row.made_durable()
+                    staged.flushed = row.offset
                 self._staging.verify(staged, request.file_id)
             except BaseException:
                 self._staging.remove(staged.name)
@@ -263,16 +266,24 @@ class FileStoreManager:
         deadline: Deadline,
     ) -> FileStoreSegmentResult:
         """The next segment: its bytes, then one commit that moves the row."""
-        hasher = staged.hasher_at(row)
+        durably = self._will_flush(row, request)
+        hasher, size = staged.hasher_at(row), len(request.payload)
+        overlaps = durably and staged.may_overlap(row, size)
         staged.write(row.offset, request.payload)
+        if overlaps:
+            staged.write_ahead(row.offset + size)
+            staged.start_flush()
         hasher.update(request.payload)
-        new = row.advanced(len(request.payload), hasher.save(), at)
+        base = row.made_durable() if overlaps else row
+        new = base.advanced(size, hasher.save(), at)
         self._staging.verify(staged, row.file_id)
-        if self._will_flush(row, request):
-            self._record_durably(row, new, staged, deadline)
-        else:
+        if not durably:
             self._publisher.save(row, new, deadline)
             staged.row = new
+        elif overlaps and new.is_verifiable:
+            self._record_while_flushing(row, new, staged, at, deadline)
+        else:
+            self._record_durably(row, new, staged, deadline)
         return FileStoreSegmentResult(request.file_id, request.number)
 
     def _repeat(
@@ -294,7 +305,7 @@ class FileStoreManager:
         # Who recorded it may have died before its flush, or have had a lower level.
         if not self._level.keeps_segments:
             self._records.verify(deadline)
-        elif row.durable:
+        elif staged.is_flushed(row):
             self._records.flush(deadline)
         else:
             self._record_durably(row, row.touched(at), staged, deadline)
@@ -309,7 +320,29 @@ class FileStoreManager:
             self._staging.flush_folder(staged.name)
         durable = new.made_durable()
         self._publisher.save(old, durable, deadline)
-        staged.row = durable
+        staged.row, staged.flushed = durable, durable.offset
+        self._records.flush(deadline)
+
+    def _record_while_flushing(
+        self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+    ) -> None:
+        """Record the row while the staged bytes are being flushed, then flush that too.
+
+        The row's durable point is the segment before: a power loss may leave the row without the
+        bytes of its last segment, which then do not verify, and nobody was told of it.
+        """
+        overlapped = new._replace(overlapped=1)
+        self._publisher.save(old, overlapped, deadline)
+        staged.row = overlapped
+        self._records.start_flush()
+        try:
+            staged.flush()
+        except OSError:
+            # Nobody is told of it; else a repeat would be, whose bytes are staged anew first.
+            with suppress(OSError):
+                self._publisher.save(overlapped, new.at_durable_point().stamped(at), deadline)
+            raise
+        staged.flushed = new.offset
         self._records.flush(deadline)
 
     def _last(
@@ -420,6 +453,7 @@ class FileStoreManager:
         with self._calls:
             deadline = Deadline(self._lock_timeout)
             with self._locks.transfer(request.file_id, deadline) as lock:
+                lock.begin_turn()
                 answer = self._cancel(request, clock.now(self._home.boot), deadline)
                 lock.verify()
         return answer

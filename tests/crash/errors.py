@@ -44,6 +44,8 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "chmod_folder": (_IO,),
     "list_folder": (_IO, errno.EMFILE),
     "try_lock": (errno.ENOLCK,),
+    "last_holder": (_IO,),
+    "sign": (_FULL,),
     "close": (_IO,),
     "connect": (errno.EMFILE,),
     "commit": (_IO, _FULL, errno.EBUSY),

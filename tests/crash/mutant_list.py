@@ -46,9 +46,9 @@ MUTANTS = [
         "flush of the journal after a later segment",
         "store.py",
         """\
-        staged.seen = new.change
+        staged.row, staged.flushed = durable, durable.offset
         self._records.flush(deadline)""",
-        "        staged.seen = new.change",
+        "        staged.row, staged.flushed = durable, durable.offset",
         ("one transfer/segment",),
     ),
     Mutant(
@@ -330,8 +330,8 @@ MUTANTS = [
         "bytes past the journal's offset are cut",
         "staging.py",
         """\
-        if self.size > offset:
-            self._disk.truncate(self.fd, offset)
+        if self.size > offset and self.size != self._zeros_end:
+            self.cut(offset)
 """,
         "",
         ("one transfer/segment", "cancelled/segment"),

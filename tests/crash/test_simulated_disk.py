@@ -41,7 +41,9 @@ def test_what_it_recorded_is_what_is_there(level: str) -> None:
                 for name in files:
                     path = os.path.join(top, name)
                     with open(path, "rb") as file:
-                        found[os.path.relpath(path, root)] = file.read()
+                        # What is in a lock's file dies with the processes.
+                        data = b"" if os.path.basename(top) == "locks" else file.read()
+                    found[os.path.relpath(path, root)] = data
         assert found == {path: tree.file(path) for path in tree.paths}
     finally:
         folders.close()

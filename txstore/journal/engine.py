@@ -42,8 +42,9 @@ from txstore.journal.sqlite import (
     connect,
     translate,
 )
-from txstore.journal.wal import WalFile, make_reserve, release_reserve
+from txstore.journal.wal import RESERVE, WalFile, make_reserve, release_reserve
 from txstore.locks import Deadline, Lock
+from txstore.unchanged import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ class Journal:
         self._inode: tuple[int, int] | None = None
         self._shm: tuple[int, int] | None = None
         self._extended = False
+        self._verified: tuple[int, int, int] | None = None
         self._checkpoint_at = WAL_LIMIT
         self._translated = _Translated(self)
         forks.let_go(self)
@@ -145,8 +147,7 @@ class Journal:
             with self._translated:
                 connection = self._connect()
                 # By an index that is not the others' it would be written over their commits.
-                if self._found("-shm")[:2] != self._shm:
-                    raise ReplacedError(self.path + "-shm", "journal")
+                self._verify()
                 self._extend_wal()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
@@ -160,7 +161,12 @@ class Journal:
             # one rolls back what was not committed.
             self._disconnect()
             raise
-        self._checkpoint_if_large(self._verify())
+        self._verify()
+        assert self._wal is not None
+        size = self._disk.size(self._wal.fd)
+        if size % RESERVE:
+            self._wal.extend()
+        self._checkpoint_if_large(size)
         return done
 
     def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
@@ -204,6 +210,12 @@ class Journal:
             if wal.flush(deadline, self.path):
                 return
 
+    def start_flush(self) -> None:
+        """Have the kernel begin what the next ``flush`` waits for."""
+        wal = self._wal
+        if wal is not None:
+            wal.start_flush()
+
     # --- the connection ----------------------------------------------------------------------
 
     def _connect(self) -> sqlite3.Connection:
@@ -230,7 +242,7 @@ class Journal:
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             self._check_version(connection)
             wal = WalFile(self._disk, self._wal_name, self._folder_fd)
-            shm = self._found("-shm")[:2]
+            shm = self._found("-shm")
             if self._identify() != inode or self._inode not in (None, inode):
                 raise ReplacedError(self.path, "journal")
         except BaseException:
@@ -239,7 +251,7 @@ class Journal:
                 wal.close()
             raise
         self._inode, self._wal, self._shm = inode, wal, shm
-        self._connection, self._extended = connection, False
+        self._connection, self._extended, self._verified = connection, False, None
         return connection
 
     def _prove_mode(self, connection: sqlite3.Connection) -> None:
@@ -266,26 +278,28 @@ class Journal:
             raise ReplacedError(self.path, "journal") from None
         return found.st_dev, found.st_ino
 
-    def _verify(self) -> int:
-        """Check that the paths still lead to the open files; answer the WAL's size in bytes."""
+    def _verify(self) -> None:
+        """Check that the paths still lead to the open files."""
+        version = version_of(self._disk, os.path.dirname(self.path))
+        if version is not None and version == self._verified:
+            return
         if self._identify() != self._inode:
             raise ReplacedError(self.path, "journal")
         # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
         # writes over the other's commits.
-        if self._found("-shm")[:2] != self._shm:
+        if self._found("-shm") != self._shm:
             raise ReplacedError(self.path + "-shm", "journal")
-        device, inode, size = self._found("-wal")
-        if self._wal is None or (device, inode) != self._wal.inode:
+        if self._wal is None or self._found("-wal") != self._wal.inode:
             raise ReplacedError(self.path + "-wal", "journal")
-        return size
+        self._verified = version
 
-    def _found(self, suffix: str) -> tuple[int, int, int]:
-        """Device, inode and size of one of SQLite's files beside the journal."""
+    def _found(self, suffix: str) -> tuple[int, int]:
+        """Device and inode of one of SQLite's files beside the journal."""
         try:
             found = self._disk.stat(self.path + suffix)
         except (FileNotFoundError, NotADirectoryError):
             raise ReplacedError(self.path + suffix, "journal") from None
-        return found.st_dev, found.st_ino, found.st_size
+        return found.st_dev, found.st_ino
 
     def _disconnect(self) -> None:
         """Close the connection, if any; the last of all checkpoints, and removes the WAL."""

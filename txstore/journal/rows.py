@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from txstore import digest
 from txstore.clock import Moment
 
 
@@ -30,6 +31,7 @@ class Transfer(NamedTuple):
     durable_last_size: int
     durable_state: bytes | None
     setbacks: int
+    overlapped: int
     # its intent to publish
     publish_path: bytes | None
     publish_place: bytes | None
@@ -70,6 +72,7 @@ class Transfer(NamedTuple):
             durable_last_size=0,
             durable_state=None,
             setbacks=0,
+            overlapped=0,
         )
 
     @property
@@ -81,6 +84,11 @@ class Transfer(NamedTuple):
     def durable(self) -> bool:
         """Whether all recorded bytes, and the staging file's name, were flushed."""
         return self.durable_segments == self.segments and self.segments > 0
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether the saved hash is that of all recorded bytes."""
+        return digest.total(self.state) == self.offset
 
     def stamped(self, at: Moment) -> Transfer:
         """The same, as of now; its staged bytes are trusted no more than before."""
@@ -104,11 +112,13 @@ class Transfer(NamedTuple):
             boot=at.boot,
             ticks=at.ticks,
             written_boot=at.boot,
+            overlapped=0,
         )
 
     def made_durable(self) -> Transfer:
         """The same, its recorded bytes having been flushed."""
         return self._replace(
+            overlapped=0,
             durable_segments=self.segments,
             durable_offset=self.offset,
             durable_last_size=self.last_size,
@@ -122,6 +132,7 @@ class Transfer(NamedTuple):
             offset=self.durable_offset,
             last_size=self.durable_last_size,
             state=self.durable_state,
+            overlapped=0,
             setbacks=self.setbacks + 1,
         )
 

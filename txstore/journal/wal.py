@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import threading
 
-from txstore.disk import Disk
+from txstore.disk import NO_SPACE, Disk
 from txstore.errors import LockTimeoutError
 from txstore.locks import Deadline
 
@@ -18,7 +18,6 @@ RESERVE = 256 * 1024
 
 _LEAST = 16 * 1024
 _CHUNK = 1024 * 1024
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _RESERVE_FILE = "reserve"
 
 
@@ -66,6 +65,15 @@ class WalFile:
         finally:
             self._flushing.release()
 
+    def start_flush(self) -> None:
+        """Have the kernel begin what the next ``flush`` waits for."""
+        if self._flushing.acquire(blocking=False):  # or somebody is at it
+            try:
+                if self.fd >= 0:
+                    self._disk.start_flush(self.fd)
+            finally:
+                self._flushing.release()
+
     def write_anew(self) -> None:
         """Write all of the WAL as it is read, and flush it.  The journal lock is held: nobody
         else writes, and readers see the same bytes."""
@@ -77,14 +85,19 @@ class WalFile:
             self.proven = True
 
     def extend(self) -> None:
-        """Write the reserve ahead.  Zeros are no frames: SQLite ends its reading there.  The
-        journal lock is held."""
+        """Write ahead, to a multiple of the reserve.  Zeros are no frames: SQLite ends its reading
+        there.  The journal lock is held.
+
+        The first reserve is for a full disk.  More of it is for speed, as in
+        ``StagedFile.write_ahead``.
+        """
         size = self._disk.fstat(self.fd).st_size
+        end = max(RESERVE, size + -size % RESERVE)
         try:
-            while size < RESERVE:
-                size += self._disk.pwrite(self.fd, bytes(RESERVE - size), size)
+            while size < end:
+                size += self._disk.pwrite(self.fd, bytes(end - size), size)
         except OSError as error:
-            if error.errno not in _NO_SPACE:
+            if error.errno not in NO_SPACE:
                 raise
 
     def claim(self) -> None:
@@ -96,7 +109,7 @@ class WalFile:
                 self._disk.allocate(self.fd, size)
                 return
             except OSError as error:
-                if error.errno not in _NO_SPACE:
+                if error.errno not in NO_SPACE:
                     raise
             size //= 2
 
@@ -121,7 +134,7 @@ def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:
         try:
             fd = disk.create(_RESERVE_FILE, mode, dir_fd=folder_fd)
         except OSError as error:
-            if error.errno in (*_NO_SPACE, errno.EEXIST):
+            if error.errno in (*NO_SPACE, errno.EEXIST):
                 return
             raise
     try:
@@ -131,7 +144,7 @@ def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:
         while size < RESERVE:
             size += disk.pwrite(fd, bytes(RESERVE - size), size)
     except OSError as error:
-        if error.errno not in _NO_SPACE:
+        if error.errno not in NO_SPACE:
             raise
         disk.unlink(_RESERVE_FILE, dir_fd=folder_fd)
     finally:

@@ -38,6 +38,7 @@ T = TypeVar("T")
 
 _FIRST_NUMBER = 11
 _EPOCH = 1_700_000_000_000_000_000
+_NEVER = 1 << 62
 _MILLISECOND = 1_000_000
 
 
@@ -178,6 +179,8 @@ class SimulatedDisk(JournalRecorder, Disk):
             return found
         parts: Any = found.__reduce__()
         fields, more = parts[1]
+        # Real times differ from run to run, and with them what the store need not look at again.
+        more = {**more, "st_ctime_ns": _NEVER}
         known = self._changed.setdefault(node.key, found.st_mtime_ns)
         if isinstance(node, File) and known == found.st_mtime_ns:
             more = {**more, "st_mtime_ns": _EPOCH + node.version * _MILLISECOND}
@@ -286,6 +289,12 @@ class SimulatedDisk(JournalRecorder, Disk):
                 self._wrote(fd, key)
 
         self._call("truncate", "", act)
+
+    def start_flush(self, fd: int) -> None:
+        self._call("start_flush", "", lambda: super(SimulatedDisk, self).start_flush(fd))
+
+    def size(self, fd: int) -> int:
+        return self._call("size", "", lambda: super(SimulatedDisk, self).size(fd))
 
     def fstat(self, fd: int) -> os.stat_result:
         return self._call("fstat", "", lambda: self._seen(os.fstat(fd)))
@@ -443,6 +452,13 @@ class SimulatedDisk(JournalRecorder, Disk):
 
     def try_lock(self, fd: int) -> bool:
         return self._call("try_lock", "", lambda: super(SimulatedDisk, self).try_lock(fd))
+
+    def last_holder(self, fd: int) -> bytes:
+        return self._call("last_holder", "", lambda: super(SimulatedDisk, self).last_holder(fd))
+
+    def sign(self, fd: int, token: bytes) -> None:
+        # Not recorded: it is for the living, and random.
+        self._call("sign", "", lambda: super(SimulatedDisk, self).sign(fd, token))
 
     def unlock(self, fd: int) -> None:
         if self.dead:

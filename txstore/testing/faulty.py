@@ -19,7 +19,10 @@ from txstore.testing.sqlite import SimulatedConnection, kind_of
 T = TypeVar("T")
 
 _OPENING = ("create", "open", "open_or_create", "open_folder")
-_READING = ("pread", "fstat", "stat", "read_link", "list_folder", "try_lock")
+_READING = (
+    *("pread", "size", "fstat", "stat", "read_link", "list_folder"),
+    *("try_lock", "last_holder", "sign", "start_flush"),
+)
 #: Calls that change something on the disk, or make a change durable.
 CHANGING = (
     *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
