@@ -94,6 +94,8 @@ class DxlBroker(Fabric):
     :ivar hears: called with each request for a service; one for which it is false vanishes
     :ivar answers: called with each answer; says how many times it is passed on
     :ivar unavailable: requests that were answered in the place of an instance that was gone
+    :ivar hangs: no message is passed on
+    :ivar connects: connections that were taken
     """
 
     certificates: Certificates
@@ -101,6 +103,8 @@ class DxlBroker(Fabric):
     hears: Callable[[Any], bool] = lambda _request: True
     answers: Callable[[Any], int] = lambda _response: 1
     unavailable: int = 0
+    hangs: bool = False
+    connects: int = 0
     services: dict[str, _Service] = field(default_factory=dict)
     port: int = field(init=False)
 
@@ -120,8 +124,13 @@ class DxlBroker(Fabric):
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for client in list(self._clients.values()):
-            client.close()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """End every connection; new ones are taken."""
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
 
     def requests(self) -> list[int]:
         """How many requests each registered instance got."""
@@ -165,6 +174,7 @@ class DxlBroker(Fabric):
             with self._lock:
                 before = self._clients.get(client.name)
                 self._clients[client.name] = client
+                self.connects += 1
             if before is not None:
                 before.close()
             client.send(0x20, b"\0\0")
@@ -182,7 +192,7 @@ class DxlBroker(Fabric):
             client.send(*((0x90, body[:2] + b"\0") if kind == _SUBSCRIBE else (0xB0, body[:2])))
         elif kind == _PING:
             client.send(0xD0, b"")
-        elif kind == _PUBLISH and len(body) <= self.limit:
+        elif kind == _PUBLISH and len(body) <= self.limit and not self.hangs:
             length = int.from_bytes(body[:2], "big")
             self._message(client, body[2 : 2 + length].decode(), body[2 + length :])
 

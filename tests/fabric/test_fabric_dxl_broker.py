@@ -16,6 +16,7 @@ from fabric_broker import PATIENCE, MakeFile, ServiceProcess, StartService, wait
 from txstore import FileStoreManager
 from txstore.dxl import FileFetcher, FileSender, FileTransferService, Link, SendProgress
 from txstore.dxl import service as service_module
+from txstore.dxl.fabric import Connection
 from txstore.dxl.protocol import STORE_TOPIC
 
 SEGMENT = 16 * 1024
@@ -283,3 +284,29 @@ def test_a_registration_that_the_fabric_forgot_is_renewed(
         dxl_broker.services.clear()
         wait_until(lambda: len(dxl_broker.services) == 1, "it is registered again")
         assert list(dxl_broker.services) != forgotten
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["hangs", "hangs and restarts"])
+def test_a_service_that_cannot_say_goodbye_is_not_heard_of_again(
+    dxl_broker: DxlBroker, service_dir: Path, monkeypatch: pytest.MonkeyPatch, back: bool
+) -> None:
+    made: list[Any] = []
+
+    class Watched(Connection):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self._mqtt._thread)
+
+        def close(self, timeout: float = 0.5) -> bool:
+            if back:
+                # While the library waits for an answer the connection is lost.
+                threading.Timer(timeout, dxl_broker.drop_connections).start()
+                timeout = 3.0
+            return super().close(timeout)
+
+    monkeypatch.setattr(service_module, "Connection", Watched)
+    with FileTransferService(service_dir) as service:
+        assert service.run(PATIENCE)
+        dxl_broker.hangs = True
+    wait_until(lambda: not made[0].is_alive(), "the connection has ended for good")
+    assert dxl_broker.connects == 1

@@ -180,6 +180,9 @@ class Connection:
             else:
                 self.close()
             raise
+        # What was left behind by a close that took too long would connect anew by itself, under
+        # our client id, and answer requests.
+        self._mqtt.reconnect = self._mqtt.disconnect
 
     @property
     def connected(self) -> bool:
@@ -261,27 +264,29 @@ class Connection:
         :return: whether all of it was done
         """
         # To a broker that is gone without a word dxlclient says goodbye for minutes.
-        closing = threading.Thread(target=self._close, name="txstore-close", daemon=True)
-        closing.start()
+        closing = _Attempt(self._close)
         closing.join(timeout)
         if closing.is_alive():
             logger.warning("A connection did not close within %g s; leaving it behind.", timeout)
+            self._mqtt.disconnect()
         return not closing.is_alive()
 
     def _close(self) -> None:
-        if self._serves and self.connected:
-            # The broker's acknowledgement comes after every request that it sent before, so that
-            # what dxlclient then waits for is all there is.  (A registered service stays
-            # subscribed until it is unregistered: the broker would send requests to nobody.)
-            for topic in self._shared:
-                self._client.unsubscribe(topic)
-            self._client.disconnect()
-        else:
-            # After a failed attempt dxlclient leaves its MQTT loop running, which would connect
-            # one day, under our client id.
-            self._mqtt.disconnect()
-            self._mqtt.loop_stop()
-        self._client.destroy()
+        try:
+            if self._serves and self.connected:
+                # The broker's acknowledgement comes after every request that it sent before, so
+                # that what dxlclient then waits for is all there is.  (A registered service stays
+                # subscribed until it is unregistered: the broker would send requests to nobody.)
+                for topic in self._shared:
+                    self._client.unsubscribe(topic)
+                self._client.disconnect()
+            else:
+                # After a failed attempt dxlclient leaves its MQTT loop running, which would
+                # connect one day, under our client id.
+                self._mqtt.disconnect()
+                self._mqtt.loop_stop()
+        finally:
+            self._client.destroy()
 
 
 def _check_reachable(config: Any) -> None:
