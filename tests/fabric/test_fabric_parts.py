@@ -6,6 +6,7 @@ import hashlib
 import os
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -258,9 +259,17 @@ def test_a_folder_too_deep_for_any_name_does_not_stop_the_list(tmp_path: Path) -
         assert [file.name[-4:] for file in stored.files()] == ["deep", "e"]
 
 
-def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
+@pytest.fixture
+def deep(tmp_path: Path) -> Iterator[Path]:
+    """A folder in a folder in a ..., which shutil may not be able to remove."""
+    yield tmp_path / "deep"
+    subprocess.run(["rm", "-r", str(tmp_path / "deep")], check=True)
+
+
+def test_a_tree_deeper_than_the_stack_is_listed(deep: Path) -> None:
     depth = 1900
-    folder = os.open(tmp_path, os.O_RDONLY)
+    deep.mkdir()
+    folder = os.open(deep, os.O_RDONLY)
     for _ in range(depth):
         os.mkdir("d", dir_fd=folder)
         below = os.open("d", os.O_RDONLY, dir_fd=folder)
@@ -270,7 +279,7 @@ def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
         folder = below
     os.close(folder)
     before = len(os.listdir("/proc/self/fd"))
-    stored = StoredFiles(str(tmp_path), str(tmp_path / ".workdir"))
+    stored = StoredFiles(str(deep), str(deep / ".workdir"))
     walk = stored.files()
     names = [next(walk).name for _ in range(depth)]
     assert len(os.listdir("/proc/self/fd")) < before + 100
@@ -278,7 +287,6 @@ def test_a_tree_deeper_than_the_stack_is_listed(tmp_path: Path) -> None:
     assert names[depth - 1] == "d/" * depth + "c"
     assert sorted(names) == sorted("d/" * up + end for up in range(1, depth + 1) for end in "ce")
     assert [file.name for file in stored.files(names[depth], limit=2)] == names[depth + 1 :][:2]
-    subprocess.run(["rm", "-r", str(tmp_path / "d")], check=True)  # shutil may not go so deep
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,29 @@ def test_a_damaged_transfer_is_sent_under_another_id(tmp_path: Path, path: Path)
     assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.parametrize("same", [True, False])
+def test_goes_on_where_the_store_does_not_know_the_hash_of_its_bytes(
+    tmp_path: Path, path: Path, same: bool
+) -> None:
+    def without_hash(handler: Handler, message: Message) -> Reply | ErrorReply:
+        answer = handler(message)
+        assert isinstance(answer, Reply)
+        return json_reply({**json.loads(answer.payload), "sha256": None})
+
+    ids: list[str] = []
+    with local(tmp_path / "storage", *["none"] * 4, "stop") as link:
+        link.override[Topics().status] = without_hash
+        sender = FileSender(link, segment_size=100)
+        with pytest.raises(InterruptedSendError):
+            sender.send(path, progress=lambda now: ids.append(now.file_id))
+        if not same:
+            link.ask(STORE_TOPIC, b"other bytes", {"segment_number": "3", "file_id": ids[0]})
+        sent = sender.send(path)
+        assert (sent.resumed_from, sent.file_id == ids[0]) == ((200, True) if same else (0, False))
+        assert link.manager.transfers() == []
+    assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
+
+
 def test_a_transfer_whose_staged_bytes_are_gone_is_sent_under_another_id(
     tmp_path: Path, path: Path
 ) -> None:

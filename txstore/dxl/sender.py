@@ -184,6 +184,11 @@ class FileSender:
             data, fields = source.segment(file_id, point + 1, self._segment_size)
             try:
                 self._deliver(file_id, data, fields)
+            except RemoteError as error:
+                if error.kind == ErrorKind.MISMATCH and resumed_from:
+                    # A store that does not know its bytes' hash was believed to have this file's.
+                    raise _IdTakenError(str(error)) from error
+                raise
             except (_MovedError, _TooLargeError) as error:
                 # Another sender of the same file may be at it: the pause lets it go ahead.
                 patience.use(error)

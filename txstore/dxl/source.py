@@ -70,8 +70,11 @@ class Source:
         self._digest = hashlib.sha256()
 
     def skip(self, size: int, sha256: str | None) -> bool:
-        """The store has ``size`` bytes; whether they are the first of this file."""
-        if sha256 is None or size > self.size:
+        """The store has ``size`` bytes; whether they are the first of this file.
+
+        :param sha256: hex hash of the bytes that the store has; ``None`` if it does not know it
+        """
+        if size > self.size:
             return False
         digest = hashlib.sha256()
         self._file.seek(0)
@@ -79,7 +82,7 @@ class Source:
         while left and (block := self._file.read(min(left, _BLOCK))):
             digest.update(block)
             left -= len(block)
-        if left or digest.hexdigest() != sha256.lower():
+        if left or (sha256 is not None and digest.hexdigest() != sha256.lower()):
             return False
         self._digest = digest
         self.offset = size
