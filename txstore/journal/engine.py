@@ -38,6 +38,7 @@ from txstore.journal.sqlite import (
     SELECT_VERSION,
     Row,
     Statement,
+    Values,
     check_version,
     connect,
     translate,
@@ -73,7 +74,7 @@ class Write(NamedTuple):
     """
 
     statement: Statement
-    values: Mapping[str, Any]
+    values: Values
     guarded: bool = False
 
 

@@ -6,6 +6,8 @@ before ``flush``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from txstore.clock import Moment
@@ -56,21 +58,22 @@ _INSERT = Statement(sa.insert(transfer).values({n: sa.bindparam(n) for n in Tran
 _THE_VERSION = sa.and_(
     transfer.c.staging == _p("staging"),
     transfer.c.change == _p("change"),
-    sa.select(version.c.version_num).scalar_subquery() == sa.literal(REVISION),
+    sa.select(version.c.version_num).scalar_subquery() == sa.literal_column(f"'{REVISION}'"),
 )
 
 
 def _update(names: tuple[str, ...]) -> Statement:
-    """The UPDATE that sets these columns."""
-    return Statement(
-        sa.update(transfer).where(_THE_VERSION).values({n: sa.bindparam(n) for n in names})
-    )
+    """The UPDATE that sets these columns; then come the staging file and the change before."""
+    columns: list[tuple[sa.Column[Any], Any]] = [
+        (transfer.c[name], sa.bindparam(name)) for name in names
+    ]
+    clause = sa.update(transfer).ordered_values(*columns).where(_THE_VERSION)
+    return Statement(clause, in_order=True)
 
 
 # Nearly every update is one of progress alone.
 _FIRST, _END = Transfer._fields.index("change"), Transfer._fields.index("publish_path")
-_PROGRESS: tuple[str, ...] = Transfer._fields[_FIRST:_END]
-_ADVANCE, _REPLACE = _update(_PROGRESS), _update(Transfer._fields)
+_ADVANCE, _REPLACE = _update(Transfer._fields[_FIRST:_END]), _update(Transfer._fields)
 _DELETE = Statement(sa.delete(transfer).where(_THE_VERSION))
 
 _COMPLETED = Statement(
@@ -164,12 +167,10 @@ class Records:
 
         :return: ``False`` where another worker changed it: then nothing was written
         """
-        values: dict[str, object]
+        update, changed = _REPLACE, tuple(new)
         if old[:_FIRST] == new[:_FIRST] and old[_END:] == new[_END:]:
-            update, values = _ADVANCE, dict(zip(_PROGRESS, new[_FIRST:_END], strict=True))
-        else:
-            update, values = _REPLACE, new._asdict()
-        values["p_staging"], values["p_change"] = old.staging, old.change
+            update, changed = _ADVANCE, new[_FIRST:_END]
+        values = (*changed, old.staging, old.change)
         withdraws = old.publish_place is not None and new.publish_place is None
         return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
 

@@ -23,11 +23,13 @@ from txstore.errors import (
 from txstore.journal import schema
 
 DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
+_IN_ORDER = SQLiteDialect_pysqlite(paramstyle="qmark")
 
 #: Seconds that SQLite itself waits for its own locks: recovery of a WAL, the last close.
 _BUSY_TIMEOUT = 5.0
 
 Row = tuple[Any, ...]
+Values = Mapping[str, Any] | Row
 
 
 class Statement:
@@ -35,20 +37,26 @@ class Statement:
 
     On a kept connection this costs 7 us for an UPDATE with its commit, against 26 us through
     SQLAlchemy's own execution.
+
+    :param in_order: values come as a tuple, in the order in which the clause names them: finding
+        them by name costs a fifth of a large UPDATE
     """
 
-    def __init__(self, clause: sa.sql.ClauseElement) -> None:
+    def __init__(self, clause: sa.sql.ClauseElement, *, in_order: bool = False) -> None:
         self._clause = clause
+        self._dialect = _IN_ORDER if in_order else DIALECT
 
     @cached_property
     def _compiled(self) -> tuple[str, dict[str, Any]]:
-        compiled = self._clause.compile(dialect=DIALECT)
+        compiled = self._clause.compile(dialect=self._dialect)
         fixed = {name: value for name, value in compiled.params.items() if value is not None}
         return str(compiled), fixed
 
-    def run(self, connection: sqlite3.Connection, values: Mapping[str, Any]) -> sqlite3.Cursor:
+    def run(self, connection: sqlite3.Connection, values: Values) -> sqlite3.Cursor:
         sql, fixed = self._compiled
-        return connection.execute(sql, {**fixed, **values} if fixed else values)
+        if fixed and not isinstance(values, tuple):
+            values = {**fixed, **values}
+        return connection.execute(sql, values)
 
 
 SELECT_VERSION = Statement(sa.select(schema.version.c.version_num))
