@@ -36,8 +36,9 @@ def draw(results: Path, target: Path) -> None:
     axes.axvline(1.0, color="#bbbbbb", linewidth=0.8, zorder=0)
     ratios = [ratio for _, ratio, *_ in bars]
     axes.set_xscale("log")
-    axes.set_xlim(min(0.5, *ratios) * 0.9, max(ratios) * 1.4)
-    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if tick < max(ratios) * 1.4]
+    least, most = min(0.5, *ratios, 0.5), max(1.0, *ratios, 1.0)  # there may be none
+    axes.set_xlim(least * 0.9, most * 1.4)
+    ticks = [tick for tick in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50) if tick < most * 1.4]
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.minorticks_off()
     axes.set_xlabel("ratio of mean times, logarithmic; black mark: target")
