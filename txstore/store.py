@@ -6,20 +6,19 @@ recorded is said in the modules of those names, and why in ``docs/design.md``.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
 import weakref
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from types import TracebackType
 
 from txstore import clock, forks, status
+from txstore.append import Appender
 from txstore.calls import Calls
 from txstore.clock import Moment
 from txstore.constants import FileStoreResultProp
 from txstore.disk import Disk
-from txstore.errors import JournalError
 from txstore.home import Home
 from txstore.housekeeping import Housekeeping
 from txstore.journal.rows import Transfer
@@ -40,9 +39,6 @@ __all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]
 logger = logging.getLogger(__name__)
 
 DAY = 86400.0
-
-#: At level "file" no more than this many bytes are recorded without being durable.
-_DURABLE_POINT = 64 * 1024 * 1024
 
 
 class FileStoreManager:
@@ -109,6 +105,7 @@ class FileStoreManager:
             made.callback(staging.close)
             self._publisher = publisher = Publisher(home, places, staging, records, level)
             made.callback(publisher.close)
+            self._appender = Appender(staging, records, publisher, level)
             self._repeats = Repeats(home, records, publisher, level)
             self._recovery = Recovery(home, locks, staging, records, publisher, level)
             self._housekeeping = keeping = Housekeeping(
@@ -171,7 +168,7 @@ class FileStoreManager:
         if (
             found is not None
             and request.number in (found[0].segments, found[0].segments + 1)
-            and self._will_flush(found[0], request)
+            and self._appender.will_flush(found[0], request)
         ):
             found = self._recovery.make_own(*found, at, deadline)
         if found is None:
@@ -183,20 +180,12 @@ class FileStoreManager:
             if request.store is not None:
                 return self._last(row, staged, request, request.store, at, deadline)
             if request.number == row.segments + 1:
-                return self._append(row, staged, request, at, deadline)
-            if request.number == row.segments:
-                return self._repeat(row, staged, request, at, deadline)
-            raise request.out_of_turn(row.segments)
-
-    def _will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
-        """Whether taking a segment will make staged bytes durable."""
-        if request.store is not None:
-            return self._level.keeps_files or row.durable_segments > 0
-        # A row of ours in between would be lost together with a segment that was promised.
-        if self._level.keeps_segments or row.overlapped:
-            return True
-        grown = row.offset + len(request.payload) - row.durable_offset
-        return self._level.keeps_files and grown >= _DURABLE_POINT
+                self._appender.append(row, staged, request, at, deadline)
+            elif request.number == row.segments:
+                self._appender.repeat(row, staged, request, at, deadline)
+            else:
+                raise request.out_of_turn(row.segments)
+        return FileStoreSegmentResult(request.file_id, request.number)
 
     def _first(
         self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
@@ -207,7 +196,8 @@ class FileStoreManager:
         if request.number != 1:
             raise request.out_of_turn(0)
         if request.store is None:
-            return self._begin(request, turn, at, deadline)
+            self._appender.begin(request, turn, at, deadline)
+            return FileStoreSegmentResult(request.file_id, 1)
         claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
         if (len(request.payload), sha256) != (claim.size, claim.sha256):
             raise request.mismatch(claim, len(request.payload), sha256)
@@ -216,134 +206,6 @@ class FileStoreManager:
             self._recovery.settle_place(place, at, deadline)
             self._publisher.publish_whole(request, claim, place, at, deadline)
         return _stored(request)
-
-    def _begin(
-        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
-    ) -> FileStoreSegmentResult:
-        """The first of several segments opens a transfer."""
-        with self._staging.lent(self._staging.create(request.file_id)) as staged:
-            try:
-                staged.write(0, request.payload)
-                hasher = staged.hasher_new()
-                hasher.update(request.payload)
-                row = Transfer.begun(
-                    request.file_id,
-                    staged.name,
-                    staged.inode,
-                    len(request.payload),
-                    hasher.save(),
-                    at,
-                )
-                durable = self._will_flush(row.at_durable_point(), request)
-                if durable:
-                    staged.flush()
-                    self._staging.flush_folder(staged.name)
-                    row = row.made_durable()
-                    staged.flushed = row.offset
-                self._staging.verify(staged, request.file_id)
-            except BaseException:
-                self._staging.remove(staged.name)
-                raise
-            try:
-                self._records.insert(row, deadline)
-            except JournalError as error:
-                # Whether it was recorded is not known, unless the disk was full; where it was not,
-                # the file is swept as an orphan.
-                if error.errno == errno.ENOSPC:
-                    self._staging.remove(staged.name)
-                raise
-            if durable:
-                self._records.flush(deadline)
-            staged.row, staged.turn = row, turn
-        return FileStoreSegmentResult(request.file_id, 1)
-
-    def _append(
-        self,
-        row: Transfer,
-        staged: StagedFile,
-        request: SegmentRequest,
-        at: Moment,
-        deadline: Deadline,
-    ) -> FileStoreSegmentResult:
-        """The next segment: its bytes, then one commit that moves the row."""
-        durably = self._will_flush(row, request)
-        hasher, size = staged.hasher_at(row), len(request.payload)
-        overlaps = durably and staged.may_overlap(row, size)
-        staged.write(row.offset, request.payload)
-        if overlaps:
-            staged.write_ahead(row.offset + size)
-            staged.start_flush()
-        hasher.update(request.payload)
-        base = row.made_durable() if overlaps else row
-        new = base.advanced(size, hasher.save(), at)
-        self._staging.verify(staged, row.file_id)
-        if not durably:
-            self._publisher.save(row, new, deadline)
-            staged.row = new
-        elif overlaps and new.is_verifiable:
-            self._record_while_flushing(row, new, staged, at, deadline)
-        else:
-            self._record_durably(row, new, staged, deadline)
-        return FileStoreSegmentResult(request.file_id, request.number)
-
-    def _repeat(
-        self,
-        row: Transfer,
-        staged: StagedFile,
-        request: SegmentRequest,
-        at: Moment,
-        deadline: Deadline,
-    ) -> FileStoreSegmentResult:
-        """The last recorded segment again: its answer was lost, or is asked for a second time."""
-        same_size = row.last_size == len(request.payload)
-        if (
-            not same_size
-            or staged.read(row.offset - row.last_size, row.last_size) != request.payload
-        ):
-            raise request.out_of_turn(row.segments)
-        self._staging.verify(staged, row.file_id)
-        # Who recorded it may have died before its flush, or have had a lower level.
-        if not self._level.keeps_segments:
-            self._records.verify(deadline)
-        elif staged.is_flushed(row):
-            self._records.flush(deadline)
-        else:
-            self._record_durably(row, row.touched(at), staged, deadline)
-        return FileStoreSegmentResult(request.file_id, request.number)
-
-    def _record_durably(
-        self, old: Transfer, new: Transfer, staged: StagedFile, deadline: Deadline
-    ) -> None:
-        """Flush the staged bytes, then record the row, then flush that: never the row first."""
-        staged.flush()
-        if old.durable_segments == 0:
-            self._staging.flush_folder(staged.name)
-        durable = new.made_durable()
-        self._publisher.save(old, durable, deadline)
-        staged.row, staged.flushed = durable, durable.offset
-        self._records.flush(deadline)
-
-    def _record_while_flushing(
-        self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
-    ) -> None:
-        """Record the row while the staged bytes are being flushed, then flush that too.
-
-        The row's durable point is the segment before: a power loss may leave the row without the
-        bytes of its last segment, which then do not verify, and nobody was told of it.
-        """
-        overlapped = new._replace(overlapped=1)
-        self._publisher.save(old, overlapped, deadline)
-        staged.row = overlapped
-        self._records.start_flush()
-        try:
-            staged.flush()
-        except OSError:
-            # Nobody is told of it; else a repeat would be, whose bytes are staged anew first.
-            with suppress(OSError):
-                self._publisher.save(overlapped, new.at_durable_point().stamped(at), deadline)
-            raise
-        staged.flushed = new.offset
-        self._records.flush(deadline)
 
     def _last(
         self,

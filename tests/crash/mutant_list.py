@@ -7,7 +7,7 @@ from crash.mutants import Mutant
 MUTANTS = [
     Mutant(
         "flush of a first segment's bytes",
-        "store.py",
+        "append.py",
         """\
                     staged.flush()
                     self._staging.flush_folder(staged.name)""",
@@ -16,7 +16,7 @@ MUTANTS = [
     ),
     Mutant(
         "flush of the staging file's name",
-        "store.py",
+        "append.py",
         """\
                     staged.flush()
                     self._staging.flush_folder(staged.name)""",
@@ -25,7 +25,7 @@ MUTANTS = [
     ),
     Mutant(
         "flush of the journal after a first segment",
-        "store.py",
+        "append.py",
         """\
             if durable:
                 self._records.flush(deadline)
@@ -35,7 +35,7 @@ MUTANTS = [
     ),
     Mutant(
         "flush of a later segment's bytes",
-        "store.py",
+        "append.py",
         """\
         staged.flush()
         if old.durable_segments == 0:""",
@@ -44,7 +44,7 @@ MUTANTS = [
     ),
     Mutant(
         "flush of the journal after a later segment",
-        "store.py",
+        "append.py",
         """\
         staged.row, staged.flushed = durable, durable.offset
         self._records.flush(deadline)""",
@@ -53,7 +53,7 @@ MUTANTS = [
     ),
     Mutant(
         "flush of a name that a lower level left unflushed",
-        "store.py",
+        "append.py",
         """\
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
@@ -63,7 +63,7 @@ MUTANTS = [
     ),
     Mutant(
         "a repeat makes durable what it rests on",
-        "store.py",
+        "append.py",
         """\
         else:
             self._record_durably(row, row.touched(at), staged, deadline)""",

@@ -1,0 +1,165 @@
+"""The segments of a transfer but the last: staged, recorded, made durable as the level says.
+
+``docs/design.md`` lists the state after a crash between any two steps.
+"""
+
+from __future__ import annotations
+
+import errno
+from contextlib import suppress
+
+from txstore.clock import Moment
+from txstore.errors import JournalError
+from txstore.journal.records import Records
+from txstore.journal.rows import Transfer
+from txstore.locks import Deadline
+from txstore.options import Durability
+from txstore.publish import Publisher
+from txstore.segment import SegmentRequest
+from txstore.staging import StagedFile, Staging
+
+#: At level "file" no more than this many bytes are recorded without being durable.
+_DURABLE_POINT = 64 * 1024 * 1024
+
+
+class Appender:
+    """Takes segments for one manager; the transfer's lock is held.  Thread-safe."""
+
+    def __init__(
+        self, staging: Staging, records: Records, publisher: Publisher, durability: Durability
+    ) -> None:
+        self._staging, self._records, self._publisher = staging, records, publisher
+        self._level = durability
+
+    def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
+        """Whether taking a segment will make staged bytes durable."""
+        if request.store is not None:
+            return self._level.keeps_files or row.durable_segments > 0
+        # A row of ours in between would be lost together with a segment that was promised.
+        if self._level.keeps_segments or row.overlapped:
+            return True
+        grown = row.offset + len(request.payload) - row.durable_offset
+        return self._level.keeps_files and grown >= _DURABLE_POINT
+
+    def begin(self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline) -> None:
+        """The first of several segments opens a transfer."""
+        with self._staging.lent(self._staging.create(request.file_id)) as staged:
+            try:
+                staged.write(0, request.payload)
+                hasher = staged.hasher_new()
+                hasher.update(request.payload)
+                row = Transfer.begun(
+                    request.file_id,
+                    staged.name,
+                    staged.inode,
+                    len(request.payload),
+                    hasher.save(),
+                    at,
+                )
+                durable = self.will_flush(row.at_durable_point(), request)
+                if durable:
+                    staged.flush()
+                    self._staging.flush_folder(staged.name)
+                    row = row.made_durable()
+                    staged.flushed = row.offset
+                self._staging.verify(staged, request.file_id)
+            except BaseException:
+                self._staging.remove(staged.name)
+                raise
+            try:
+                self._records.insert(row, deadline)
+            except JournalError as error:
+                # Whether it was recorded is not known, unless the disk was full; where it was not,
+                # the file is swept as an orphan.
+                if error.errno == errno.ENOSPC:
+                    self._staging.remove(staged.name)
+                raise
+            if durable:
+                self._records.flush(deadline)
+            staged.row, staged.turn = row, turn
+
+    def append(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        at: Moment,
+        deadline: Deadline,
+    ) -> None:
+        """The next segment: its bytes, then one commit that moves the row."""
+        durably = self.will_flush(row, request)
+        hasher, size = staged.hasher_at(row), len(request.payload)
+        overlaps = durably and staged.may_overlap(row, size)
+        staged.write(row.offset, request.payload)
+        if overlaps:
+            staged.write_ahead(row.offset + size)
+            staged.start_flush()
+        hasher.update(request.payload)
+        base = row.made_durable() if overlaps else row
+        new = base.advanced(size, hasher.save(), at)
+        self._staging.verify(staged, row.file_id)
+        if not durably:
+            self._publisher.save(row, new, deadline)
+            staged.row = new
+        elif overlaps and new.is_verifiable:
+            self._record_while_flushing(row, new, staged, at, deadline)
+        else:
+            self._record_durably(row, new, staged, deadline)
+
+    def repeat(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        at: Moment,
+        deadline: Deadline,
+    ) -> None:
+        """The last recorded segment again: its answer was lost, or is asked for a second time."""
+        same_size = row.last_size == len(request.payload)
+        if (
+            not same_size
+            or staged.read(row.offset - row.last_size, row.last_size) != request.payload
+        ):
+            raise request.out_of_turn(row.segments)
+        self._staging.verify(staged, row.file_id)
+        # Who recorded it may have died before its flush, or have had a lower level.
+        if not self._level.keeps_segments:
+            self._records.verify(deadline)
+        elif staged.is_flushed(row):
+            self._records.flush(deadline)
+        else:
+            self._record_durably(row, row.touched(at), staged, deadline)
+
+    def _record_durably(
+        self, old: Transfer, new: Transfer, staged: StagedFile, deadline: Deadline
+    ) -> None:
+        """Flush the staged bytes, then record the row, then flush that: never the row first."""
+        staged.flush()
+        if old.durable_segments == 0:
+            self._staging.flush_folder(staged.name)
+        durable = new.made_durable()
+        self._publisher.save(old, durable, deadline)
+        staged.row, staged.flushed = durable, durable.offset
+        self._records.flush(deadline)
+
+    def _record_while_flushing(
+        self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+    ) -> None:
+        """Record the row while the staged bytes are being flushed, then flush that too.
+
+        The row's durable point is the segment before: a power loss may leave the row without the
+        bytes of its last segment, which then do not verify, and nobody was told of it.
+        """
+        overlapped = new._replace(overlapped=1)
+        self._publisher.save(old, overlapped, deadline)
+        staged.row = overlapped
+        self._records.start_flush()
+        try:
+            staged.flush()
+        except OSError:
+            # Nobody is told of it; else a repeat would be, whose bytes are staged anew first.
+            with suppress(OSError):
+                self._publisher.save(overlapped, new.at_durable_point().stamped(at), deadline)
+            raise
+        staged.flushed = new.offset
+        self._records.flush(deadline)
