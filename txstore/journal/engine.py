@@ -34,6 +34,7 @@ from txstore.errors import (
     LockTimeoutError,
     ReplacedError,
 )
+from txstore.journal.files import OpenFiles
 from txstore.journal.sqlite import (
     SELECT_VERSION,
     Row,
@@ -45,7 +46,6 @@ from txstore.journal.sqlite import (
 )
 from txstore.journal.wal import RESERVE, WalFile, make_reserve, release_reserve
 from txstore.locks import Deadline, Lock
-from txstore.unchanged import version_of
 
 logger = logging.getLogger(__name__)
 
@@ -99,10 +99,8 @@ class Journal:
         self.mutex = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         self._wal: WalFile | None = None
-        self._inode: tuple[int, int] | None = None
-        self._shm: tuple[int, int] | None = None
+        self._files = OpenFiles(disk, path)
         self._extended = False
-        self._verified: tuple[int, int, int] | None = None
         self._checkpoint_at = WAL_LIMIT
         self._translated = _Translated(self)
         forks.let_go(self)
@@ -148,7 +146,7 @@ class Journal:
             with self._translated:
                 connection = self._connect()
                 # By an index that is not the others' it would be written over their commits.
-                self._verify()
+                self._files.verify()
                 self._extend_wal()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
@@ -162,7 +160,7 @@ class Journal:
             # one rolls back what was not committed.
             self._disconnect()
             raise
-        self._verify()
+        self._files.verify()
         assert self._wal is not None
         size = self._disk.size(self._wal.fd)
         if size % RESERVE:
@@ -188,7 +186,7 @@ class Journal:
         """
         with _Using(self, deadline), self._translated:
             self._connect()  # a fork in another thread may have closed it since
-            self._verify()
+            self._files.verify()
 
     def flush(self, deadline: Deadline) -> None:
         """Make durable all that was committed before, by whomever.
@@ -201,7 +199,7 @@ class Journal:
             with _Using(self, deadline):
                 with self._translated:
                     self._connect()
-                self._verify()
+                self._files.verify()
                 wal = self._wal
                 assert wal is not None
                 if not wal.proven:
@@ -235,7 +233,7 @@ class Journal:
             return connection
 
     def _open(self) -> sqlite3.Connection:
-        inode = self._identify()
+        inode = self._files.inode()
         connection = connect(self._disk, self.path, "rw", self._busy_timeout)
         wal = None
         try:
@@ -243,16 +241,13 @@ class Journal:
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             self._check_version(connection)
             wal = WalFile(self._disk, self._wal_name, self._folder_fd)
-            shm = self._found("-shm")
-            if self._identify() != inode or self._inode not in (None, inode):
-                raise ReplacedError(self.path, "journal")
+            self._files.were_opened(inode, wal.inode)
         except BaseException:
             connection.close()
             if wal is not None:
                 wal.close()
             raise
-        self._inode, self._wal, self._shm = inode, wal, shm
-        self._connection, self._extended, self._verified = connection, False, None
+        self._connection, self._wal, self._extended = connection, wal, False
         return connection
 
     def _prove_mode(self, connection: sqlite3.Connection) -> None:
@@ -270,37 +265,6 @@ class Journal:
     def _check_version(self, connection: sqlite3.Connection) -> None:
         """Called in every write transaction: a newer worker may have upgraded the journal."""
         check_version(self.path, SELECT_VERSION.run(connection, {}).fetchall())
-
-    def _identify(self) -> tuple[int, int]:
-        # By its whole path, so that a folder that was moved or replaced is noticed too.
-        try:
-            found = self._disk.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ReplacedError(self.path, "journal") from None
-        return found.st_dev, found.st_ino
-
-    def _verify(self) -> None:
-        """Check that the paths still lead to the open files."""
-        version = version_of(self._disk, os.path.dirname(self.path))
-        if version is not None and version == self._verified:
-            return
-        if self._identify() != self._inode:
-            raise ReplacedError(self.path, "journal")
-        # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
-        # writes over the other's commits.
-        if self._found("-shm") != self._shm:
-            raise ReplacedError(self.path + "-shm", "journal")
-        if self._wal is None or self._found("-wal") != self._wal.inode:
-            raise ReplacedError(self.path + "-wal", "journal")
-        self._verified = version
-
-    def _found(self, suffix: str) -> tuple[int, int]:
-        """Device and inode of one of SQLite's files beside the journal."""
-        try:
-            found = self._disk.stat(self.path + suffix)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ReplacedError(self.path + suffix, "journal") from None
-        return found.st_dev, found.st_ino
 
     def _disconnect(self) -> None:
         """Close the connection, if any; the last of all checkpoints, and removes the WAL."""
@@ -399,8 +363,10 @@ class Journal:
         if self._wal is not None:
             self._wal.proven = False
         # A journal that was moved away looks read-only to SQLite.
-        if self._inode is not None and self._identify() != self._inode:
-            return ReplacedError(self.path, "journal")
+        try:
+            self._files.verify_one()
+        except ReplacedError as reason:
+            return reason
         if "no such" in str(error) and self._connection is not None:
             # A newer worker may have taken a table or a column away.
             try:
