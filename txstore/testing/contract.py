@@ -33,6 +33,7 @@ _IDS = st.sampled_from(["a", "A"])
 _NAMES = st.sampled_from(["one", "sub/one", "./sub//one", "sub/deep/one"])
 _WORKERS = st.integers(0, 2)
 _PAYLOADS = contents(max_size=600)
+_RENAMING = st.sampled_from(["rename", "link", "unlink"])
 
 
 @dataclass(frozen=True)
@@ -298,7 +299,24 @@ class StoreContract(RuleBasedStateMachine):
     @rule(planned=_PLANNED, fault=crashes(), again=st.integers(1, 40), worker=_WORKERS)
     def crash(self, planned: _Planned, fault: Fault, again: int, worker: int) -> None:
         """A worker dies at a message, perhaps its successor while it opens, and another goes on."""
-        message = self._make(planned)
+        self._crash(self._make(planned), worker, fault, again)
+
+    @_claimed("survives_crashes")
+    @precondition(lambda self: self.state.files)
+    @rule(
+        data=st.data(),
+        planned=_PLANNED,
+        fault=st.builds(Fault, _RENAMING, st.integers(1, 2), st.none(), after=st.booleans()),
+        worker=_WORKERS,
+    )
+    def crash_while_a_file_is_replaced(
+        self, data: st.DataObject, planned: _Planned, fault: Fault, worker: int
+    ) -> None:
+        """A worker dies where the old file gives way to the new one: few crashes are just there."""
+        name = data.draw(st.sampled_from(sorted(self.state.files)), label="name")
+        self._crash(self._make(replace(planned, kind="final", name=name)), worker, fault, 1)
+
+    def _crash(self, message: Message, worker: int, fault: Fault, again: int) -> None:
         if self._went_through(message, worker, fault):
             return
         crashing = self._worker(worker)
