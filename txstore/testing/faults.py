@@ -15,6 +15,14 @@ from dataclasses import dataclass
 
 #: Calls of SQLite: they fail with SQLite's own errors.
 OF_SQLITE = ("connect", "commit", "checkpoint", "statement")
+#: Calls that change something on the disk, or make a change durable.
+CHANGING = (
+    *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
+    *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
+)
+# Lock files are made where an id, which may be random, picks them.  Everything else a store does
+# as often in every run; it looks at the disk as often as time and chance have it.
+_COUNTED = {*CHANGING, "commit"} - {"open_or_create"}
 
 _SQLITE_TEXTS = {
     errno.ENOSPC: "database or disk is full",
@@ -35,7 +43,8 @@ class SimulatedCrash(BaseException):
 class Fault:
     """One thing that goes wrong.
 
-    :ivar call: name of the call, or ``"*"`` for any
+    :ivar call: name of the call; ``"change"`` for any that changes what is on the disk, so that the
+        same one is met in every run; ``"*"`` for any at all
     :ivar nth: which of the matching calls, from 1
     :ivar error: errno; ``None``: a crash
     :ivar path: only calls whose name or path contains this text
@@ -56,7 +65,8 @@ class Fault:
 
     def strikes(self, call: str, path: str) -> bool:
         """Whether it is this call's turn; to be asked once for each call."""
-        if self.call not in ("*", call) or self.path not in path:
+        wanted = call in _COUNTED if self.call == "change" else self.call in ("*", call)
+        if not wanted or self.path not in path:
             return False
         self.seen += 1
         struck = self.seen >= self.nth if self.forever else self.seen == self.nth

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from txstore.disk import Disk
-from txstore.testing.faults import Fault, FaultPlan, SimulatedCrash, raise_fault
+from txstore.testing.faults import CHANGING, Fault, FaultPlan, SimulatedCrash, raise_fault
 from txstore.testing.sqlite import SimulatedConnection, kind_of
 
 T = TypeVar("T")
@@ -22,11 +22,6 @@ _OPENING = ("create", "open", "open_or_create", "open_folder")
 _READING = (
     *("pread", "size", "fstat", "stat", "read_link", "list_folder"),
     *("try_lock", "last_holder", "sign", "start_flush"),
-)
-#: Calls that change something on the disk, or make a change durable.
-CHANGING = (
-    *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
-    *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
 )
 
 

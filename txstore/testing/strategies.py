@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from txstore.testing.faults import Fault
-from txstore.testing.faulty import CHANGING
+from txstore.testing.faults import CHANGING, Fault
 from txstore.testing.messages import Message, Transfer
 from txstore.testing.model import Claims, Expected, State, step
 from txstore.testing.requests import InvalidRequest, invalid_requests, valid_requests
@@ -143,23 +142,25 @@ def interleavings(
 
 # --- what the disk makes of it ------------------------------------------------------------------
 
-_NAMED = st.sampled_from([*CHANGING, "commit", "statement"])
+_CALLS = [*CHANGING, "commit", "statement"]
+_LOOKING = ["open", "open_folder", "pread", "fstat", "stat", "try_lock"]
 _FIRST = st.sampled_from([1, 1, 2, 3])  # a message makes few calls of one kind
 _ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES, errno.EMFILE, errno.EINTR)
 
 
 def disk_errors(
-    *, max_nth: int = 40, errors: tuple[int, ...] = _ERRORS
+    *, max_nth: int = 16, errors: tuple[int, ...] = _ERRORS
 ) -> st.SearchStrategy[Fault]:
     """Errors of the disk and short writes, once or from some call on, for a ``FaultPlan``.
 
-    :param max_nth: which call of all may be the one; a segment takes about twenty
+    :param max_nth: which change of all may be the one; a segment makes about five
     :param errors: errno values
     """
     error, forever = st.sampled_from(errors), st.booleans()
+    call = st.sampled_from([*_CALLS, *_LOOKING])
     return st.one_of(
-        st.builds(Fault, st.just("*"), st.integers(1, max_nth), error, forever=forever),
-        st.builds(Fault, _NAMED, _FIRST, error, forever=forever),
+        st.builds(Fault, st.just("change"), st.integers(1, max_nth), error, forever=forever),
+        st.builds(Fault, call, _FIRST, error, forever=forever),
         st.builds(
             Fault,
             st.just("pwrite"),
@@ -171,13 +172,13 @@ def disk_errors(
     )
 
 
-def crashes(*, max_nth: int = 40) -> st.SearchStrategy[Fault]:
+def crashes(*, max_nth: int = 16) -> st.SearchStrategy[Fault]:
     """Crashes before or after some call, for a ``FaultPlan``.
 
-    :param max_nth: which call of all may be the one; a segment takes about twenty
+    :param max_nth: which change of all may be the one; a segment makes about five
     """
     crash, after = st.none(), st.booleans()
     return st.one_of(
-        st.builds(Fault, st.just("*"), st.integers(1, max_nth), crash, after=after),
-        st.builds(Fault, _NAMED, _FIRST, crash, after=after),
+        st.builds(Fault, st.just("change"), st.integers(1, max_nth), crash, after=after),
+        st.builds(Fault, st.sampled_from(_CALLS), _FIRST, crash, after=after),
     )
