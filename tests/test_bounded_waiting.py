@@ -16,9 +16,8 @@ from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
 from txstore.segment import Message
 
+#: Nothing here rests on how fast the machine is: pauses are added up as they were asked for.
 TIMEOUT = 0.6
-#: More than the machine's own slowness, less than another wait.
-PATIENCE = 0.9 * TIMEOUT
 
 DATA = b"first" + b"second"
 
@@ -27,10 +26,12 @@ class BusyDisk(Disk):
     """Somebody else has the locks of each class of which ``until`` says so.
 
     :ivar until: class of lock (``transfer``, ``name``, ``journal``): when it becomes free
+    :ivar waited: seconds of all pauses that were asked for
     """
 
     def __init__(self) -> None:
         self.until: dict[str, float] = {}
+        self.waited = 0.0
         self._class_of: dict[int, str] = {}
 
     def open_or_create(self, name: str, mode: int, *, dir_fd: int) -> int:
@@ -42,6 +43,10 @@ class BusyDisk(Disk):
         if time.monotonic() < self.until.get(self._class_of[fd], 0.0):
             return False
         return super().try_lock(fd)
+
+    def pause(self, seconds: float) -> None:
+        self.waited += seconds
+        super().pause(seconds)
 
     def keep(self, *classes: str, seconds: float = float("inf")) -> None:
         self.until = {one: time.monotonic() + seconds for one in classes}
@@ -66,8 +71,8 @@ def test_a_lock_that_is_never_free_is_waited_for_so_long_and_no_longer(
         start = time.monotonic()
         with pytest.raises(LockTimeoutError) as caught:
             store.store_segment(_last())
-        taken = time.monotonic() - start
-        assert TIMEOUT <= taken < TIMEOUT + PATIENCE
+        assert time.monotonic() - start >= TIMEOUT
+        assert disk.waited <= TIMEOUT
         assert caught.value.timeout == TIMEOUT
         assert kind in caught.value.path
         # It is as if it had not been sent.
@@ -90,11 +95,10 @@ def test_the_waits_of_one_call_are_bounded_together(
         start = time.monotonic()
         with pytest.raises(LockTimeoutError) as caught:
             store.store_segment(_last())
-        taken = time.monotonic() - start
+        assert time.monotonic() - start >= TIMEOUT
+        assert disk.waited <= TIMEOUT  # each for itself would be 1.8 times that
         disk.until = {}  # closing would wait, too
         assert second in caught.value.path
-        # Each for itself would be 1.8 times the bound.
-        assert TIMEOUT <= taken < 1.6 * TIMEOUT
 
 
 def test_other_processes_are_waited_for_no_longer_either(tmp_path: Path) -> None:
@@ -103,25 +107,25 @@ def test_other_processes_are_waited_for_no_longer_either(tmp_path: Path) -> None
     meeting = tmp_path / "meeting"
     meeting.mkdir()
     pause, storage = Pause(meeting), tmp_path / "storage"
-    with FileStoreManager(storage, lock_timeout=TIMEOUT, durability="none") as store:
+    disk = BusyDisk()
+    with FileStoreManager(storage, disk=disk, lock_timeout=TIMEOUT, durability="none") as store:
         _begun(store)
         store.store_segment(message(b"x", file_id="other", segment_number="1"))
         with Worker(storage, disk=_Stops(meeting), durability="none") as stopped:
             stopped.ask("store_segment", message(b"2", file_id="a", segment_number="2"))
             pause.reached()
             for file_id in ("a", "other"):
-                start = time.monotonic()
+                start, disk.waited = time.monotonic(), 0.0
                 error = outcome(
                     store.store_segment, message(b"2", file_id=file_id, segment_number="2")
                 )
                 assert isinstance(error, LockTimeoutError)
-                assert TIMEOUT <= time.monotonic() - start < TIMEOUT + PATIENCE
+                assert time.monotonic() - start >= TIMEOUT
+                assert disk.waited <= TIMEOUT
             stopped.kill()
-            start = time.monotonic()
             for file_id in ("a", "other"):
                 answer = store.store_segment(message(b"2", file_id=file_id, segment_number="2"))
                 assert answer.segments_received == 2
-            assert time.monotonic() - start < TIMEOUT
 
 
 class _Stops:
@@ -164,7 +168,7 @@ def test_other_threads_are_waited_for_no_longer_either(tmp_path: Path) -> None:
         for call in calls:
             start = time.monotonic()
             assert isinstance(outcome(call), LockTimeoutError)
-            assert TIMEOUT <= time.monotonic() - start < TIMEOUT + PATIENCE
+            assert time.monotonic() - start >= TIMEOUT
         # Listing waits for nobody's transfer.
         assert [one.segments_received for one in store.transfers()] == [1]
         disk.go_on.set()
@@ -179,7 +183,6 @@ def test_no_waiting_at_all_can_be_asked_for(tmp_path: Path) -> None:
     with FileStoreManager(tmp_path, disk=disk, lock_timeout=0, durability="none") as store:
         _begun(store)
         disk.keep("transfer")
-        start = time.monotonic()
         error = outcome(store.store_segment, message(b"2", file_id="a", segment_number="2"))
         assert isinstance(error, LockTimeoutError)
-        assert time.monotonic() - start < PATIENCE
+        assert disk.waited == 0.0

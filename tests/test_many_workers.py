@@ -48,8 +48,8 @@ def push(store: FileStoreManager, log: Log, rng: random.Random) -> None:
         payload = last[file_id] if again else segment(file_id, number, log.worker)
         sent = message(payload, file_id=file_id, segment_number=str(number))
         try:
-            with log.call(file_id, number, payload):
-                answer = store.store_segment(sent)
+            log.write("try", file_id, number, payload)
+            answer = store.store_segment(sent)
         except SequenceError as error:
             log.write("no", file_id, number)
             expected[file_id] = error.expected or 1
@@ -138,12 +138,12 @@ def finish_under_one_name(store: FileStoreManager, log: Log, rng: random.Random)
         file_id = f"{log.worker.replace('.', '-')}-{count}"
         data = content(file_id)
         first = rng.choice([0, 5_000])
-        with log.call(file_id, 1):
-            if first:
-                store.store_segment(message(data[:first], file_id=file_id, segment_number="1"))
-            fields = {"file_id": file_id, "segment_number": "2" if first else "1"}
-            last = message(data[first:], **fields, **claim(data, NAME))
-            assert store.store_segment(last).file_result == "store"
+        log.write("try", file_id, 1)
+        if first:
+            store.store_segment(message(data[:first], file_id=file_id, segment_number="1"))
+        fields = {"file_id": file_id, "segment_number": "2" if first else "1"}
+        last = message(data[first:], **fields, **claim(data, NAME))
+        assert store.store_segment(last).file_result == "store"
         log.write("ack", file_id, 1)
 
 
@@ -234,8 +234,8 @@ def finish_hundred(store: FileStoreManager, log: Log, _: random.Random) -> None:
     for file_id in _mine(log, 3):
         data = b"".join(_part(file_id, number) for number in range(1, PARTS + 1))
         fields = {"file_id": file_id, "segment_number": str(PARTS + 1)}
-        with log.call(file_id, PARTS + 1):
-            store.store_segment(message(**fields, **claim(data, f"hundred/{file_id}")))
+        log.write("try", file_id, PARTS + 1)
+        store.store_segment(message(**fields, **claim(data, f"hundred/{file_id}")))
         log.write("ack", file_id, PARTS + 1)
 
 
@@ -243,8 +243,8 @@ def _send(store: FileStoreManager, log: Log, file_id: str, number: int) -> None:
     """A segment; where its predecessor is with another worker still, it is sent again."""
     sent = message(_part(file_id, number), file_id=file_id, segment_number=str(number))
     while not log.ended:
-        with log.call(file_id, number):
-            answer = outcome(store.store_segment, sent)
+        log.write("try", file_id, number)
+        answer = outcome(store.store_segment, sent)
         if not isinstance(answer, SequenceError):
             break
         assert answer.expected is not None

@@ -18,6 +18,7 @@ import fcntl
 import os
 import sqlite3
 import sys
+import time
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -184,6 +185,10 @@ class Disk:
 
     def unlock(self, fd: int) -> None:
         filelock.unlock_descriptor(fd)
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt at a lock that somebody else has."""
+        time.sleep(seconds)
 
     def last_holder(self, fd: int) -> bytes:
         """What the last to ``sign`` a lock file wrote."""

@@ -78,7 +78,7 @@ class Lock:
             while not self._disk.try_lock(fd):
                 if deadline.left() == 0.0:
                     raise LockTimeoutError(self.path, deadline.timeout)
-                time.sleep(min(pause * (0.5 + random.random()), deadline.left()))
+                self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 self.verify()
