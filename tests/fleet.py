@@ -27,8 +27,8 @@ from support import LEVELS
 
 from txstore import FileStoreManager
 
-#: Seconds for which a worker waits for a lock, and a test for an answer of any worker: far more than
-#: a slow machine needs, so that nothing but a lock that is never freed comes to their end.
+#: Seconds for which a worker waits for a lock, and a test for an answer of any worker: far more
+#: than a slow machine needs, so that nothing but a lock that is never freed comes to their end.
 LOCK_TIMEOUT, PATIENCE = 200.0, 300.0
 
 
