@@ -49,6 +49,8 @@ def stripe_in(name: str) -> int | None:
 class StagedFile:
     """An open staging file.  Used only by whoever holds its transfer's lock.
 
+    :ivar path: absolute
+    :ivar folder: that it lies in
     :ivar size: bytes in the file
     :ivar inode: its inode number
     :ivar foreign: whether it belongs to another user, of a group that shares the store
@@ -67,6 +69,7 @@ class StagedFile:
         self, disk: Disk, file_id: str, name: str, path: str, fd: int, found: os.stat_result
     ) -> None:
         self._disk, self.file_id, self.name, self.path, self.fd = disk, file_id, name, path, fd
+        self.folder = os.path.dirname(path)
         self.inode, self.size, self.foreign = (
             found.st_ino,
             found.st_size,
@@ -318,7 +321,7 @@ class Staging:
         :raises ReplacedError: the staging folder is another
         :raises StagingDamagedError: the file is another, or gone
         """
-        version = version_of(self._disk, os.path.dirname(staged.path))
+        version = version_of(self._disk, staged.folder)
         if version is not None and version == staged.verified:
             return
         try:

@@ -18,7 +18,7 @@ class OpenFiles:
     """
 
     def __init__(self, disk: Disk, path: str) -> None:
-        self._disk, self._path = disk, path
+        self._disk, self._path, self._folder = disk, path, os.path.dirname(path)
         # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
         # writes over the other's commits.
         self._inodes: dict[str, Inode] = {}
@@ -50,7 +50,7 @@ class OpenFiles:
 
     def verify(self) -> None:
         """:raises ReplacedError: a path does not lead to the open file any more"""
-        version = version_of(self._disk, os.path.dirname(self._path))
+        version = version_of(self._disk, self._folder)
         if version is not None and version == self._version:
             return
         for suffix in self._inodes:
