@@ -9,7 +9,7 @@ import errno
 from contextlib import suppress
 
 from txstore.clock import Moment
-from txstore.errors import JournalError
+from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
 from txstore.locks import Deadline
@@ -26,10 +26,15 @@ class Appender:
     """Takes segments for one manager; the transfer's lock is held.  Thread-safe."""
 
     def __init__(
-        self, staging: Staging, records: Records, publisher: Publisher, durability: Durability
+        self,
+        staging: Staging,
+        records: Records,
+        publisher: Publisher,
+        durability: Durability,
+        expire_after: float,
     ) -> None:
         self._staging, self._records, self._publisher = staging, records, publisher
-        self._level = durability
+        self._level, self._expire_after = durability, expire_after
 
     def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
         """Whether taking a segment will make staged bytes durable."""
@@ -68,10 +73,10 @@ class Appender:
                 raise
             try:
                 self._records.insert(row, deadline)
-            except JournalError as error:
-                # Whether it was recorded is not known, unless the disk was full; where it was not,
-                # the file is swept as an orphan.
-                if error.errno == errno.ENOSPC:
+            except (JournalError, LockTimeoutError) as error:
+                # Whether it was recorded is not known, unless the disk was full or a lock not had;
+                # where it was not, the file is swept as an orphan.
+                if error.errno in (errno.ENOSPC, errno.ETIMEDOUT):
                     self._staging.remove(staged.name)
                 raise
             if durable:
@@ -122,6 +127,11 @@ class Appender:
         ):
             raise request.out_of_turn(row.segments)
         self._staging.verify(staged, row.file_id)
+        if row.boot != at.boot or (at.ticks - row.ticks) * 10 > self._expire_after:
+            # A transfer that is answered is worked on, though nothing new comes.
+            active = row.stamped(at)
+            self._publisher.save(row, active, deadline)
+            row = staged.row = active
         # Who recorded it may have died before its flush, or have had a lower level.
         if not self._level.keeps_segments:
             self._records.verify(deadline)

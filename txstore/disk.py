@@ -40,13 +40,13 @@ NETWORK_FILE_SYSTEMS = frozenset(
 
 
 @cache
-def _sync_file_range() -> Any:
-    """The C library's function; ``None`` where there is none, as on macOS."""
+def _c_function(name: str, *arguments: Any) -> Any:
+    """A function of the C library; ``None`` where there is none, as on macOS."""
     try:
-        call = ctypes.CDLL(None).sync_file_range
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
     except (OSError, AttributeError):
         return None
-    call.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    call.argtypes = arguments
     return call
 
 
@@ -112,7 +112,8 @@ class Disk:
         """Have the kernel begin to write the file's bytes out, so that a ``flush`` soon after has
         less to wait for.  A hint: nothing is durable by it, and it reports nothing
         (``sync_file_range(2)``)."""
-        call = _sync_file_range()
+        offset = ctypes.c_int64
+        call = _c_function("sync_file_range", ctypes.c_int, offset, offset, ctypes.c_uint)
         if call is not None:
             call(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
 
@@ -138,6 +139,20 @@ class Disk:
                 fcntl.fcntl(own, _FULLFSYNC)
             else:
                 os.fsync(own)
+        finally:
+            os.close(own)
+
+    def flush_file_system(self, fd: int) -> None:
+        """Make everything durable on the file system that holds a folder, given any descriptor of
+        it: for folders that this user may not open (``syncfs(2)``)."""
+        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        try:
+            call = _c_function("syncfs", ctypes.c_int)
+            if call is None:
+                os.sync()
+            elif call(own) != 0:
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
         finally:
             os.close(own)
 

@@ -41,7 +41,8 @@ class _Gate:
         self.lock.release()
 
 
-#: Held while a manager is made: until it is registered nobody could close its connections.
+#: Held while there is a connection to a journal that is not registered: nobody could close it.  Not
+#: while a lock is waited for, since forks, and stores that are opened elsewhere, wait meanwhile.
 opening = _Gate()
 
 _connected: weakref.WeakSet[Connected] = weakref.WeakSet()
@@ -65,8 +66,8 @@ def forget(*several: Forgetful) -> None:
 def _before() -> None:
     opening.lock.acquire()
     for one in list(_connected):
-        _stopped.append(one)
         one.before_fork()
+        _stopped.append(one)
 
 
 def _in_parent() -> None:

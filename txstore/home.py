@@ -88,6 +88,9 @@ class Home:
         self._check_apart(os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir))
         self.storage = self._keep(self.disk.open_folder(self.storage_dir, follow=True))
         self.working = self._keep(self.disk.open_folder(self.working_dir, follow=True))
+        storage, working = self.disk.fstat(self.storage), self.disk.fstat(self.working)
+        if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):
+            raise _not_apart(self.storage_dir, self.working_dir)  # one folder, by a bind mount
         if not allow_network_fs:
             fstype = self.disk.file_system(self.working)
             if fstype in NETWORK_FILE_SYSTEMS:
@@ -101,12 +104,7 @@ class Home:
     @staticmethod
     def _check_apart(storage_dir: str, working_dir: str) -> None:
         if is_within(storage_dir, working_dir):
-            raise OptionError(
-                f"The working dir {working_dir!r} must not be or contain the storage dir"
-                f" {storage_dir!r}. Choose another working dir, or none for the default.",
-                option="working_dir",
-                received=working_dir,
-            )
+            raise _not_apart(storage_dir, working_dir)
         if is_within(working_dir, os.path.join(storage_dir, HIDDEN)):
             raise OptionError(
                 f"The working dir {working_dir!r} must not lie in the store's hidden folder.",
@@ -232,7 +230,11 @@ class Home:
             try:
                 self.disk.flush_folder(fd)
             except PermissionError:
-                return  # not ours to list, so nothing below was made by us either
+                # A folder that is not ours to list, like a drop box, may be ours to make others in.
+                self.disk.flush_file_system(
+                    self.storage if path == self.storage_dir else self.working
+                )
+                return
             finally:
                 self.disk.close(fd)
 
@@ -338,6 +340,15 @@ class Home:
         finally:
             self.disk.close(fd)
         self.disk.flush_folder(hidden)
+
+
+def _not_apart(storage_dir: str, working_dir: str) -> OptionError:
+    return OptionError(
+        f"The working dir {working_dir!r} must not be or contain the storage dir {storage_dir!r}."
+        " Choose another working dir, or none for the default.",
+        option="working_dir",
+        received=working_dir,
+    )
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -57,17 +57,18 @@ class Housekeeping:
         self._names: Iterator[str] | None = None
         self._busy = threading.Lock()  # one slice at a time
 
-    def after_answer(self, file_id: str) -> None:
+    def after_answer(self, file_id: str, deadline: Deadline) -> None:
         """One slice, if it is time; what goes wrong is logged, since the answer stands.
 
         :param file_id: whose transfer is being worked on, however short its time is
+        :param deadline: of the call
         """
         at = clock.now(self._home.boot)
         if at.ticks < self._due or not self._busy.acquire(blocking=False):
             return
         try:
             self._due = at.ticks + self._interval
-            self._slice(file_id, at, Deadline(_PATIENCE))
+            self._slice(file_id, at, deadline.sooner(_PATIENCE))
         except (OSError, TxStoreError) as error:
             logger.warning("Cleaning up was put off: %s", error)
         finally:
@@ -138,10 +139,10 @@ class Housekeeping:
         logger.info("Transfer %r expired at segment %d", row.file_id, row.segments)
         return True
 
-    def settle_left(self) -> None:
+    def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""
         try:
-            self._settle_left(clock.now(self._home.boot), Deadline(_PATIENCE))
+            self._settle_left(clock.now(self._home.boot), deadline.sooner(_PATIENCE))
         except (OSError, TxStoreError) as error:
             logger.warning("Recovery was put off: %s", error)
 
@@ -154,6 +155,9 @@ class Housekeeping:
                     self._recovery.settle(row, at, deadline)
             except LockTimeoutError:
                 continue
+            except OSError as error:
+                # One that cannot be settled keeps nothing else from being cleaned up.
+                logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
 
     # --- completions -------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Generic, TypeVar
 
 from txstore.disk import Disk
@@ -39,6 +39,10 @@ class Deadline:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self._end = time.monotonic() + timeout
+
+    def sooner(self, most: float) -> Deadline:
+        """One that ends with this one, and ``most`` seconds from now at the latest."""
+        return Deadline(min(most, self.left()))
 
     def left(self) -> float:
         """Seconds until the end; 0 when it is past."""
@@ -102,6 +106,8 @@ class Lock:
         try:
             if self._fd is not None:
                 self._disk.unlock(self._fd)
+        except OSError:
+            self._drop()  # that frees it, too; kept, nobody else would ever have it
         finally:
             self._mutex.release()
 
@@ -128,8 +134,11 @@ class Lock:
         self._drop()
 
     def close(self) -> None:
-        with self._mutex:
+        """Close the lock's file.  Nobody waits here: a manager can be collected in the middle of a
+        fork that is letting go of its journal, by the thread that holds this lock."""
+        if self._mutex.acquire(blocking=False):
             self._drop()
+            self._mutex.release()
 
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
@@ -183,9 +192,12 @@ class TransferLock(Lock):
             ours = False
         if not ours:
             self.begin_turn()
-            # Where it cannot be written, on a full disk, nothing is taken for current.
-            with suppress(OSError):
+            try:
                 self._disk.sign(fd, self._token)
+            except OSError:
+                # On a full disk nothing is taken for current; whoever held the lock before must
+                # not take it for its own still.
+                self._disk.truncate(fd, 0)
 
     def _open(self) -> int:
         # Each descriptor has its own: a forked child has let go of its parent's.

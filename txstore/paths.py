@@ -23,11 +23,12 @@ HIDDEN = ".txstore"
 
 _PATH_MAX = 4096  # no program could open a longer one by its path
 _MOST_LINKS = 40  # as the kernel: more is a loop
+_MOST_PARENTS = 255  # each is a descriptor while its file is published, and others need some too
 _FOLDER_MODE = 0o777  # less umask, like an ordinary new folder
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
 _TOO_LONG = (errno.ENAMETOOLONG,)
 
-_STAGING_NAME = re.compile(r"[ws][0-9a-f]{2}-[0-9a-f]{32}\Z")
+_STAGING_NAME = re.compile(r"[ws][0-3][0-9a-f]-[0-9a-f]{32}\Z")  # 64 stripes
 
 Place = tuple[str, ...]
 
@@ -68,6 +69,10 @@ class NameRules:
         full = os.path.join(self._storage_dir, path)
         if len(os.fsencode(full)) >= _PATH_MAX:
             raise NameRefusedError(name, "its path is too long", file_id=file_id)
+        if path.count(os.sep) > _MOST_PARENTS:
+            raise NameRefusedError(
+                name, f"it lies in more than {_MOST_PARENTS} folders", file_id=file_id
+            )
         if is_within(full, self._working_dir) or path.split(os.sep, 1)[0] == HIDDEN:
             raise NameRefusedError(name, "it lies in the store's own folders", file_id=file_id)
         return path
@@ -97,11 +102,13 @@ class Parents:
     """The opened parents of a place, and which of them were made on the way.
 
     :ivar fds: descriptors from the storage dir down to the folder that will hold the file
+    :ivar names: of those folders, each in the one before; the storage dir's is ``"."``
     """
 
     def __init__(self, disk: Disk) -> None:
         self._disk = disk
         self.fds: list[int] = []
+        self.names: list[str] = []
         self._made: list[tuple[int, str]] = []
 
     @property
@@ -112,10 +119,11 @@ class Parents:
     def nested(self) -> bool:
         return len(self.fds) > 1
 
-    def entered(self, fd: int, made_in: tuple[int, str] | None) -> None:
+    def entered(self, fd: int, name: str, *, made: bool = False) -> None:
+        if made:
+            self._made.append((self.folder, name))
         self.fds.append(fd)
-        if made_in is not None:
-            self._made.append(made_in)
+        self.names.append(name)
 
     def remove_made(self) -> None:
         """Take back the folders that were made for a request which is refused after all."""
@@ -253,7 +261,7 @@ class Places:
         """Open the parents of a place; without ``create`` only as far as they exist."""
         parents = Parents(self._disk)
         try:
-            parents.entered(self._disk.open_folder(".", dir_fd=self._root), None)
+            parents.entered(self._disk.open_folder(".", dir_fd=self._root), os.curdir)
             for part in place[:-1]:
                 try:
                     fd, made = self._enter(parents.folder, part, create)
@@ -264,7 +272,7 @@ class Places:
                 except OSError as error:
                     parents.remove_made()
                     raise self._refusal(error, part, name, file_id) from error
-                parents.entered(fd, (parents.folder, part) if made else None)
+                parents.entered(fd, part, made=made)
                 found = self._disk.fstat(fd)
                 if (found.st_dev, found.st_ino) in self._own:
                     parents.remove_made()

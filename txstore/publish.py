@@ -16,8 +16,9 @@ import hashlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import pairwise
 from stat import S_ISREG
 
 from txstore.clock import Moment
@@ -34,6 +35,9 @@ from txstore.staging import PUBLISHED_MODE, StagedFile, Staging
 _FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
 _A_FOLDER_THERE = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
 _CHUNK = 1024 * 1024
+
+#: Device and inode of a folder, a name in it, device and inode of the folder that it leads to.
+_Flushed = tuple[int, int, str, int, int]
 
 
 class Publisher:
@@ -54,7 +58,7 @@ class Publisher:
         self._staging, self._records = staging, records
         self._keeps = durability.keeps_files
         self._mutex = threading.Lock()
-        self._flushed: OrderedDict[tuple[int, int], int] = OrderedDict()
+        self._flushed: OrderedDict[_Flushed, int] = OrderedDict()
 
     def resolve(self, claim: FileClaim, file_id: str | None) -> Place:
         """Where a file of that name goes.
@@ -170,31 +174,37 @@ class Publisher:
             # transfer without bytes, and acknowledged segments would be gone.
             self._records.flush(deadline)
         name = os.fsdecode(row.publish_path or b"")
+        # Before the rename: whoever waits for files may take it away as soon as it is there.
+        found = self._disk.stat(row.staging, dir_fd=self._staging.folder(row.staging))
         try:
             self._rename(row.staging, place, parents, name, row.file_id)
         except OSError:
-            if not self.is_renamed(row, place, parents):
+            if self.renamed(row, place, parents) is None:
                 self.withdraw(row, at, deadline)
             raise
         except NameRefusedError:
             self.withdraw(row, at, deadline)
             raise
-        self.complete(row, place, parents, at, deadline)
+        self.complete(row, place, parents, found, at, deadline)
 
     def complete(
-        self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
+        self,
+        row: Transfer,
+        place: Place,
+        parents: Parents,
+        found: os.stat_result,
+        at: Moment,
+        deadline: Deadline,
     ) -> None:
-        """Make a renamed file durable and record that its transfer is over."""
+        """Make a renamed file durable and record that its transfer is over.
+
+        :param found: what ``stat`` says of the file
+        """
         assert row.publish_path is not None
         assert row.publish_sha256 is not None
         assert row.publish_last is not None
         if self._keeps and not row.publish_flushed:
-            try:
-                self._flush_file(place[-1], parents.folder)
-            except OSError:
-                # The next flush may succeed without what this one lost; its sender begins again.
-                self._records.delete(row, deadline)
-                raise
+            self._flush_file(place[-1], parents.folder, lambda: self._records.delete(row, deadline))
         # Also at level "none", where somebody was promised that these segments survive.
         careful = self._keeps or row.publish_flushed
         if careful:
@@ -204,7 +214,6 @@ class Publisher:
         self._staging.remove(row.staging)
         if careful:
             self._staging.flush_folder(row.staging)
-        found = self._disk.stat(place[-1], dir_fd=parents.folder)
         done = Completion(
             file_id=row.file_id,
             segments=row.segments + 1,
@@ -251,22 +260,21 @@ class Publisher:
         if self._keeps or row.publish_flushed:
             self._records.flush(deadline)
 
-    def is_renamed(self, row: Transfer, place: Place, parents: Parents) -> bool:
-        """Whether the file at the place is the one that was staged."""
+    def renamed(self, row: Transfer, place: Place, parents: Parents) -> os.stat_result | None:
+        """What ``stat`` says of the file at the place, if it is the one that was staged."""
         try:
             found = self._disk.stat(place[-1], dir_fd=parents.folder)
         except FileNotFoundError:
-            return False
-        if found.st_ino == row.inode and found.st_size == row.publish_size:
-            return True
-        try:
-            self._disk.stat(row.staging, dir_fd=self._staging.folder(row.staging))
-        except FileNotFoundError:
-            # Neither name leads to the inode: in a restored backup files have others.
-            return found.st_size == row.publish_size and self._content_is(
-                place[-1], parents.folder, row.publish_sha256
-            )
-        return False
+            return None
+        if found.st_size != row.publish_size:
+            return None
+        if found.st_ino == row.inode:
+            return found
+        # Where neither name leads to the inode: in a restored backup files have others.
+        restored = not self._staging.has(row.staging) and self._content_is(
+            place[-1], parents.folder, row.publish_sha256
+        )
+        return found if restored else None
 
     # --- what was published before -----------------------------------------------------------
 
@@ -288,11 +296,14 @@ class Publisher:
         except (FileNotFoundError, NameRefusedError):
             return False
 
-    def flush_published(self, done: Completion) -> None:
-        """Make a published file and its name durable: whoever published it may not have."""
+    def flush_published(self, done: Completion, forget: Callable[[], object]) -> None:
+        """Make a published file and its name durable: whoever published it may not have.
+
+        :param forget: called where the file's flush fails
+        """
         place = place_of(done.place)
         with self._places.look(place) as parents:
-            self._flush_file(place[-1], parents.folder)
+            self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
             self._disk.flush_folder(parents.folder)
 
@@ -326,6 +337,8 @@ class Publisher:
         except OSError as error:
             if error.errno in _A_FOLDER_THERE:
                 raise NameRefusedError(name, "a folder has that name", file_id=file_id) from error
+            if error.errno == errno.EBUSY:
+                raise NameRefusedError(name, "it is a mount point", file_id=file_id) from error
             if error.errno == errno.ENAMETOOLONG:
                 raise NameRefusedError(name, "it is too long", file_id=file_id) from error
             raise
@@ -333,16 +346,18 @@ class Publisher:
     def _flush_parents(self, parents: Parents) -> None:
         """Make the names of a place's parents durable, where this process has not done so yet:
         whoever made them may have died before its own flush."""
-        for above, below in zip(parents.fds, parents.fds[1:], strict=False):
-            found = self._disk.fstat(below)
-            key = (found.st_dev, found.st_ino)
+        folders = list(zip(parents.names, parents.fds, strict=True))
+        for (_, above), (name, below) in pairwise(folders):
+            inside, found = self._disk.fstat(above), self._disk.fstat(below)
+            # With its name: a folder that was renamed is durable under the old one only.
+            key = (inside.st_dev, inside.st_ino, name, found.st_dev, found.st_ino)
             with self._mutex:
                 known = key in self._flushed
             if not known:
                 self._disk.flush_folder(above)
                 self._remember(key, below)
 
-    def _remember(self, key: tuple[int, int], folder: int) -> None:
+    def _remember(self, key: _Flushed, folder: int) -> None:
         # An open descriptor keeps the inode's number from being used for another folder.
         pin = self._disk.open_folder(".", dir_fd=folder)
         with self._mutex:
@@ -353,10 +368,14 @@ class Publisher:
         for fd in spare:
             self._disk.close(fd)
 
-    def _flush_file(self, name: str, folder: int) -> None:
+    def _flush_file(self, name: str, folder: int, forget: Callable[[], object]) -> None:
         fd = self._disk.open(name, dir_fd=folder, write=False)
         try:
             self._disk.flush_all(fd)
+        except OSError:
+            # The next flush may succeed without what this one lost; its sender begins again.
+            forget()
+            raise
         finally:
             self._disk.close(fd)
 

@@ -69,9 +69,13 @@ class Recovery:
         if kept is not None:
             return kept
         found = self._look_up(file_id, wanted, at, deadline)
-        if found is not None:
-            found[1].turn = turn
-        return found
+        if found is None:
+            return None
+        row, staged = found
+        if not staged.writable:
+            row, staged = self._copy(row, staged, at, deadline)
+        staged.turn = turn
+        return row, staged
 
     def _look_up(
         self, file_id: str, wanted: FileClaim | None, at: Moment, deadline: Deadline
@@ -124,13 +128,21 @@ class Recovery:
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
     ) -> tuple[Transfer, StagedFile]:
         """Before a file is published: copy it where another user staged it, since only the owner
-        of a file may give it the mode of a published one.
+        of a file may give it the mode of a published one."""
+        return self._copy(row, staged, at, deadline) if staged.foreign else (row, staged)
+
+    def _copy(
+        self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+    ) -> tuple[Transfer, StagedFile]:
+        """Go on with a copy of the staged bytes, in a file that is ours alone.
 
         A crash in between leaves one of the two files without a row: an orphan.
         """
-        if not staged.foreign:
-            return row, staged
-        copy = self._staging.create(row.file_id)
+        try:
+            copy = self._staging.create(row.file_id)
+        except BaseException:
+            staged.close()
+            raise
         try:
             hasher = copy.hasher_new()
             while hasher.total < row.offset:
@@ -167,6 +179,11 @@ class Recovery:
         hasher = digest.new() if moved else _before(row)
         recorded = _at(row.state, row.offset)
         try:
+            if recorded is None and row.overlapped:
+                # Somebody was promised it, and it could be verified elsewhere.
+                raise StagingDamagedError(
+                    staged.path, row.file_id, "can be verified only where OpenSSL can be reached"
+                )
             verified = (
                 staged.hash_to(hasher, row.offset)
                 and recorded is not None
@@ -200,13 +217,19 @@ class Recovery:
                 staged = None
             if staged is not None:
                 hasher, recorded = digest.new(), _at(back.state, back.offset)
-                whole = staged.hash_to(hasher, back.offset)
-                # Without a recorded hash (no OpenSSL) the flush that made it durable is trusted.
-                if whole and (recorded is None or recorded.digest() == hasher.digest()):
-                    back = back._replace(inode=staged.inode)
+                back = back._replace(inode=staged.inode)
+                try:
+                    whole = staged.hash_to(hasher, back.offset)
+                    # Without a recorded hash (no OpenSSL) the flush before is trusted.
+                    fits = whole and (recorded is None or recorded.digest() == hasher.digest())
+                    if fits:
+                        self._publisher.save(row, back, deadline)
+                except BaseException:
+                    staged.close()
+                    raise
+                if fits:
                     staged.hasher, staged.setbacks = hasher, back.setbacks
                     staged.own_from = back.offset
-                    self._publisher.save(row, back, deadline)
                     logger.warning(
                         "Transfer %r went back from segment %d to %d: a power loss or a failed"
                         " flush took what was not durable",
@@ -233,7 +256,7 @@ class Recovery:
             return False
         if self._keeps:
             self._records.flush(deadline)
-        self._staging.remove(row.staging)
+        self._staging.discard(row.staging)
         return True
 
     # --- intents to publish ------------------------------------------------------------------
@@ -272,18 +295,29 @@ class Recovery:
         with ExitStack() as held:
             try:
                 parents = held.enter_context(self._publisher.look(row))
+                found = self._publisher.renamed(row, place, parents)
             except (NameRefusedError, FileNotFoundError):
                 return False  # no such folder (any more), so it was not renamed into it
-            if not self._publisher.is_renamed(row, place, parents):
+            except PermissionError:
+                if self._staging.has(row.staging):
+                    return False  # nobody may look there (any more), and its bytes are here
+                raise
+            if found is None:
                 return False
-            self._complete(row, place, parents, at, deadline)
+            self._complete(row, place, parents, found, at, deadline)
             return True
 
     def _complete(
-        self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
+        self,
+        row: Transfer,
+        place: Place,
+        parents: Parents,
+        found: os.stat_result,
+        at: Moment,
+        deadline: Deadline,
     ) -> None:
         if self._is_trusted(row) or self._publisher.is_whole(row, place, parents):
-            self._publisher.complete(row, place, parents, at, deadline)
+            self._publisher.complete(row, place, parents, found, at, deadline)
         else:
             # Level "none": its sender is told to begin again, and replaces it.
             self.drop(row, deadline)

@@ -34,6 +34,10 @@ class Repeats:
         ]
         if not candidates:
             return False
+        if request.number == 1:
+            # It may have been stored again since: of equal ones only the latest tells whether its
+            # file is as it was published.
+            del candidates[1:]
         last = hashlib.sha256(request.payload).digest()
         return any(
             done.last == last and self._rests(key, done, deadline) for key, done in candidates
@@ -68,12 +72,9 @@ class Repeats:
         if done.durable:
             return True
         if self._publisher.still_there(done):
-            try:
-                self._publisher.flush_published(done)
-            except OSError:
-                # The next flush may succeed without what this one lost.
-                self._records.forget_completions([key], deadline)
-                raise
+            self._publisher.flush_published(
+                done, lambda: self._records.forget_completions([key], deadline)
+            )
         elif not self.is_known(done):
             return False
         # Otherwise somebody removed or changed it since: there is nothing left to lose.

@@ -160,6 +160,17 @@ def check_file_id(value: object, number: int = 1) -> str | None:
     return value
 
 
+def require_file_id(value: object) -> str:
+    """The id of a transfer that a caller names.
+
+    :raises FieldError: it is missing, or not one the store takes
+    """
+    file_id = check_file_id(value)
+    if file_id is None:
+        _refuse_id(value, "given")
+    return file_id
+
+
 def _refuse_id(value: object, rule: str) -> NoReturn:
     raise FieldError(
         f"A file id must be {rule}: {value!r:.300}. Choose another id.",
@@ -250,7 +261,7 @@ def _payload(value: object, file_id: str | None) -> bytes:
         return value
     try:
         view = memoryview(value)  # type: ignore[arg-type]  # a TypeError is the check
-    except TypeError:
+    except (TypeError, ValueError):  # no buffer, or one that was released
         view = None
     if view is None or not view.c_contiguous:
         raise FieldError(

@@ -6,8 +6,8 @@ and the stripe of its transfer's lock, so that whoever finds an orphan knows whi
 
     w3f-0123456789abcdef0123456789abcdef
 
-A file with more than one link, or none, is never written or cut: after a power loss in a rename
-both names may be there, and a cut would tear the published file.
+A file with more than one link is never written or cut: after a power loss in a rename both names
+may be there, and a cut would tear the published file.
 """
 
 from __future__ import annotations
@@ -54,6 +54,8 @@ class StagedFile:
     :ivar size: bytes in the file
     :ivar inode: its inode number
     :ivar foreign: whether it belongs to another user, of a group that shares the store
+    :ivar writable: whether it may be written: not one that has a second name, which may be that of
+        a published file or of a backup, nor another user's that has a published file's mode
     :ivar hasher: hash of the first ``hasher.total`` bytes, kept for a transfer that comes back
     :ivar setbacks: how often the transfer had gone back when ``hasher`` was right
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
@@ -75,6 +77,7 @@ class StagedFile:
             found.st_size,
             found.st_uid != os.geteuid(),
         )
+        self.writable = True
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
@@ -274,9 +277,9 @@ class Staging:
             return idle.row, self._idle.pop(file_id)
 
     def open(self, row: Transfer) -> StagedFile:
-        """The staging file of a recorded transfer, fit to be written.
+        """The staging file of a recorded transfer.
 
-        :raises StagingDamagedError: it is gone, has a second name, or is too short
+        :raises StagingDamagedError: it is gone, or too short
         """
         path = self._home.staging_path(row.staging)
         with self._mutex:
@@ -287,16 +290,25 @@ class Staging:
             if idle is not None:
                 idle.close()
             raise
+        alone = found.st_nlink == 1
         if idle is not None:
-            if idle.name == row.staging and idle.inode == found.st_ino:
+            if idle.name == row.staging and idle.inode == found.st_ino and alone:
                 idle.size = found.st_size
                 if idle.row is None or idle.row.change != row.change:
                     idle.taken_over(row)  # another worker went on meanwhile
                 idle.row = None
                 return idle
             idle.close()
-        fd = self._disk.open(row.staging, dir_fd=self.folder(row.staging))
+        folder = self.folder(row.staging)
+        try:
+            fd = self._disk.open(row.staging, dir_fd=folder, write=alone)
+        except PermissionError:
+            if found.st_uid == os.geteuid():
+                raise
+            alone = False
+            fd = self._disk.open(row.staging, dir_fd=folder, write=False)
         staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
+        staged.writable = alone
         staged.taken_over(row)
         return staged
 
@@ -308,8 +320,6 @@ class Staging:
             raise StagingDamagedError(path, row.file_id, "is missing") from None
         if found.st_ino != row.inode:
             self._home.verify_staging(row.staging)
-        if found.st_nlink != 1:
-            raise StagingDamagedError(path, row.file_id, "has a second name")
         if found.st_size < row.offset:
             raise StagingDamagedError(path, row.file_id, "is shorter than the journal says")
         return found
@@ -375,6 +385,25 @@ class Staging:
             one.close()
         with suppress(FileNotFoundError):  # a power loss, or the worker before, took it
             self._disk.unlink(name, dir_fd=self.folder(name))
+
+    def discard(self, name: str) -> None:
+        """Take a staging file away with its bytes, also where another worker has it open still."""
+        with suppress(OSError):  # then its space comes back when that worker lets go of it
+            fd = self._disk.open(name, dir_fd=self.folder(name))
+            try:
+                if self._disk.fstat(fd).st_nlink == 1:
+                    self._disk.truncate(fd, 0)
+            finally:
+                self._disk.close(fd)
+        self.remove(name)
+
+    def has(self, name: str) -> bool:
+        """Whether a staging file's name is there."""
+        try:
+            self._disk.stat(name, dir_fd=self.folder(name))
+        except FileNotFoundError:
+            return False
+        return True
 
     def folder(self, name: str) -> int:
         """Descriptor of the folder that a staging file lies in."""

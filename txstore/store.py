@@ -30,7 +30,7 @@ from txstore.publish import Publisher
 from txstore.recovery import Recovery
 from txstore.repeats import Repeats
 from txstore.result import FileStoreSegmentResult
-from txstore.segment import FileClaim, Message, SegmentRequest, check_file_id, parse
+from txstore.segment import FileClaim, Message, SegmentRequest, parse, require_file_id
 from txstore.staging import StagedFile, Staging
 from txstore.status import TransferStatus
 
@@ -60,6 +60,8 @@ class FileStoreManager:
     :param allow_network_fs: use a working dir on a network file system all the same, on the
         caller's word that only one machine ever does
     :param disk: the operating system's calls; tests pass their own
+    :ivar storage_dir: absolute path of the storage dir
+    :ivar working_dir: absolute path of the working dir
     :raises OptionError: an option cannot have that value (a ``ValueError``)
     :raises StoreMismatchError: the two folders do not belong together (a ``ValueError``)
     :raises PermissionError: a folder cannot be made for lack of permission
@@ -85,7 +87,7 @@ class FileStoreManager:
         self._lock_timeout = seconds("lock_timeout", lock_timeout)
         expire_after = seconds("expire_after", expire_after)
         keep_completed = seconds("keep_completed", keep_completed)
-        with forks.opening, ExitStack() as made:
+        with ExitStack() as made:
             self._home = home = Home(
                 disk or Disk(),
                 storage_dir,
@@ -94,8 +96,11 @@ class FileStoreManager:
                 allow_network_fs=allow_network_fs,
             )
             made.callback(home.close)
+            # Plain attributes: subclasses made for upstream's class set ones of these names.
+            self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
             self._locks = locks = Locks(home.disk, home.locks_path, home.locks, mode)
             made.callback(locks.close)
+            forks.forget(locks)  # before any is held: a child of another thread must not keep it
             self._records = records = open_records(home, locks.journal, self._lock_timeout)
             made.callback(records.abandon)
             places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
@@ -105,27 +110,17 @@ class FileStoreManager:
             made.callback(staging.close)
             self._publisher = publisher = Publisher(home, places, staging, records, level)
             made.callback(publisher.close)
-            self._appender = Appender(staging, records, publisher, level)
+            self._appender = Appender(staging, records, publisher, level, expire_after)
             self._repeats = Repeats(home, records, publisher, level)
             self._recovery = Recovery(home, locks, staging, records, publisher, level)
             self._housekeeping = keeping = Housekeeping(
                 home, locks, staging, records, self._recovery, expire_after, keep_completed
             )
             made.callback(keeping.close)
-            forks.forget(self._calls, locks, staging, publisher, keeping)
+            forks.forget(self._calls, staging, publisher, keeping)
             # A manager that is dropped without `close` must not leak its descriptors.
             self._release = weakref.finalize(self, made.pop_all().close)
-        keeping.settle_left()
-
-    @property
-    def storage_dir(self) -> str:
-        """Absolute path of the storage dir."""
-        return self._home.storage_dir
-
-    @property
-    def working_dir(self) -> str:
-        """Absolute path of the working dir."""
-        return self._home.working_dir
+        keeping.settle_left(Deadline(self._lock_timeout))
 
     # --- the protocol ------------------------------------------------------------------------
 
@@ -155,7 +150,7 @@ class FileStoreManager:
                 else:
                     answer = self._take(request, lock.turn, at, deadline)
                 lock.verify()
-            self._housekeeping.after_answer(request.file_id)
+            self._housekeeping.after_answer(request.file_id, deadline)
         return answer
 
     def _take(
@@ -202,9 +197,10 @@ class FileStoreManager:
         if (len(request.payload), sha256) != (claim.size, claim.sha256):
             raise request.mismatch(claim, len(request.payload), sha256)
         place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place), deadline):
+        with self._locks.name(place_bytes(place), deadline) as lock:
             self._recovery.settle_place(place, at, deadline)
             self._publisher.publish_whole(request, claim, place, at, deadline)
+            lock.verify()
         return _stored(request)
 
     def _last(
@@ -223,9 +219,10 @@ class FileStoreManager:
             hasher.update(request.payload)
             if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
                 place = self._publisher.resolve(claim, request.given_id)
-                with self._locks.name(place_bytes(place), deadline):
+                with self._locks.name(place_bytes(place), deadline) as lock:
                     self._recovery.settle_place(place, at, deadline)
                     self._publisher.finish(row, staged, request, claim, place, at, deadline)
+                    lock.verify()
                 return _stored(request)
             mismatch = request.mismatch(claim, hasher.total, hasher.digest())
         # It may belong to an earlier transfer with this id, whose answer was lost.
@@ -272,7 +269,7 @@ class FileStoreManager:
         :raises FieldError: no transfer can have that id
         :raises LockTimeoutError: somebody works on the transfer for longer than ``lock_timeout``
         """
-        check_file_id(file_id)
+        require_file_id(file_id)
         with self._calls:
             deadline = Deadline(self._lock_timeout)
             with self._locks.transfer(file_id, deadline) as lock:
@@ -311,7 +308,7 @@ class FileStoreManager:
 
         :raises FieldError: no transfer can have that id
         """
-        request = SegmentRequest(check_file_id(file_id), 0, b"", cancel=True)
+        request = SegmentRequest(require_file_id(file_id), 0, b"", cancel=True)
         with self._calls:
             deadline = Deadline(self._lock_timeout)
             with self._locks.transfer(request.file_id, deadline) as lock:

@@ -182,7 +182,7 @@ MUTANTS = [
         "flush of a published file for a repeat",
         "publish.py",
         """\
-            self._flush_file(place[-1], parents.folder)
+            self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
             self._disk.flush_folder(parents.folder)
 
@@ -198,13 +198,13 @@ MUTANTS = [
         "flush of a published name for a repeat",
         "publish.py",
         """\
-            self._flush_file(place[-1], parents.folder)
+            self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
             self._disk.flush_folder(parents.folder)
 
     def look""",
         """\
-            self._flush_file(place[-1], parents.folder)
+            self._flush_file(place[-1], parents.folder, forget)
 
     def look""",
         ("brief repeats/segment",),
@@ -227,10 +227,10 @@ MUTANTS = [
         """\
         if self._keeps:
             self._records.flush(deadline)
-        self._staging.remove(row.staging)
+        self._staging.discard(row.staging)
         return True""",
         """\
-        self._staging.remove(row.staging)
+        self._staging.discard(row.staging)
         return True""",
         ("brief cancelled/segment",),
         survives=(
@@ -364,8 +364,8 @@ MUTANTS = [
     Mutant(
         "a staging file with a second name is not written",
         "staging.py",
-        "if found.st_nlink != 1:",
-        "if found.st_nlink < 1:",
+        "alone = found.st_nlink == 1",
+        "alone = True",
         ("brief/segment", "brief/none"),
         survives=(
             'both names stay only where the intent was lost, which is at level "non'

@@ -84,15 +84,16 @@ class Journal:
     :param folder_fd: descriptor of the working dir
     :param lock: the journal lock
     :param mode: permission bits of the journal's files
-    :param busy_timeout: seconds that SQLite itself may wait
+    :param lock_timeout: seconds that a call may wait, and SQLite for its own locks
     :raises JournalError: it cannot be opened, or not in the mode that it needs
     """
 
     def __init__(
-        self, disk: Disk, path: str, folder_fd: int, lock: Lock, mode: int, busy_timeout: float
+        self, disk: Disk, path: str, folder_fd: int, lock: Lock, mode: int, lock_timeout: float
     ) -> None:
         self._disk, self.path, self._folder_fd = disk, path, folder_fd
-        self._lock, self._mode, self._busy_timeout = lock, mode, busy_timeout
+        self._lock, self._mode = lock, mode
+        self._lock_timeout = self._patience = lock_timeout
         self._wal_name = os.path.basename(path) + "-wal"
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
@@ -104,8 +105,9 @@ class Journal:
         self._checkpoint_at = WAL_LIMIT
         self._translated = _Translated(self)
         forks.let_go(self)
-        with _Using(self, Deadline(busy_timeout)), self._translated:
-            self._connect()
+        deadline = Deadline(lock_timeout)
+        with _Using(self, deadline), self._translated:
+            self._connect(deadline)
 
     # --- reading and writing -----------------------------------------------------------------
 
@@ -114,7 +116,7 @@ class Journal:
     ) -> list[Row]:
         """All rows of a SELECT, fetched whole: no read transaction stays open."""
         with _Using(self, deadline), self._translated:
-            return statement.run(self._connect(), values).fetchall()
+            return statement.run(self._connect(deadline), values).fetchall()
 
     def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
         """One transaction; not durable before ``flush``.
@@ -127,7 +129,7 @@ class Journal:
         """
         with _Using(self, deadline), self._lock.held(deadline):
             try:
-                return self._transaction(writes)
+                return self._transaction(writes, deadline)
             except JournalError as error:
                 if error.errno != errno.ENOSPC:
                     raise
@@ -136,15 +138,15 @@ class Journal:
                 if frees:
                     release_reserve(self._disk, self._folder_fd)
                 try:
-                    self._checkpoint()
+                    self._checkpoint(deadline)
                 except JournalError as reason:
                     logger.warning("The journal's log could not be checkpointed: %s", reason)
-                return self._transaction(writes)
+                return self._transaction(writes, deadline)
 
-    def _transaction(self, writes: tuple[Write, ...]) -> bool:
+    def _transaction(self, writes: tuple[Write, ...], deadline: Deadline) -> bool:
         try:
             with self._translated:
-                connection = self._connect()
+                connection = self._connect(deadline)
                 # By an index that is not the others' it would be written over their commits.
                 self._files.verify()
                 self._extend_wal()
@@ -161,11 +163,12 @@ class Journal:
             self._disconnect()
             raise
         self._files.verify()
+        self._lock.verify()  # or somebody else may have held "the same" lock
         assert self._wal is not None
         size = self._disk.size(self._wal.fd)
         if size % RESERVE:
             self._wal.extend()
-        self._checkpoint_if_large(size)
+        self._checkpoint_if_large(size, deadline)
         return done
 
     def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
@@ -185,7 +188,7 @@ class Journal:
         :raises ReplacedError: it is not
         """
         with _Using(self, deadline), self._translated:
-            self._connect()  # a fork in another thread may have closed it since
+            self._connect(deadline)  # a fork in another thread may have closed it since
             self._files.verify()
 
     def flush(self, deadline: Deadline) -> None:
@@ -198,7 +201,7 @@ class Journal:
         while True:
             with _Using(self, deadline):
                 with self._translated:
-                    self._connect()
+                    self._connect(deadline)
                 self._files.verify()
                 wal = self._wal
                 assert wal is not None
@@ -217,15 +220,16 @@ class Journal:
 
     # --- the connection ----------------------------------------------------------------------
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, deadline: Deadline) -> sqlite3.Connection:
         """The connection, opened if need be.  Called with the mutex held."""
+        self._bound_waiting(deadline)
         if self._connection is not None:
             return self._connection
         try:
             return self._open()
-        except (sqlite3.OperationalError, OSError):
+        except (sqlite3.OperationalError, OSError) as error:
             # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
-            if not release_reserve(self._disk, self._folder_fd):
+            if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
                 raise
             connection = self._open()
             if self._wal is not None:
@@ -234,7 +238,7 @@ class Journal:
 
     def _open(self) -> sqlite3.Connection:
         inode = self._files.inode()
-        connection = connect(self._disk, self.path, "rw", self._busy_timeout)
+        connection = connect(self._disk, self.path, "rw", self._patience)
         wal = None
         try:
             self._prove_mode(connection)
@@ -266,12 +270,17 @@ class Journal:
         """Called in every write transaction: a newer worker may have upgraded the journal."""
         check_version(self.path, SELECT_VERSION.run(connection, {}).fetchall())
 
-    def _disconnect(self) -> None:
-        """Close the connection, if any; the last of all checkpoints, and removes the WAL."""
+    def _disconnect(self, *, locked: bool = True) -> None:
+        """Close the connection, if any; the last of all checkpoints, and removes the WAL.
+
+        :param locked: whether the journal lock is held: without it somebody else may be writing
+            the WAL, and what is written anew would be older than that
+        """
         if self._connection is None:
             return
         try:
-            self._settle_wal()
+            if locked:
+                self._settle_wal()
         except OSError as error:
             logger.warning("The journal's log could not be flushed: %s", error)
         connection, self._connection = self._connection, None
@@ -287,23 +296,23 @@ class Journal:
             self._wal.extend()
             self._extended = True
 
-    def _checkpoint_if_large(self, size: int) -> None:
+    def _checkpoint_if_large(self, size: int, deadline: Deadline) -> None:
         if size <= WAL_LIMIT:
             self._checkpoint_at = WAL_LIMIT
         elif size > self._checkpoint_at:
             self._checkpoint_at = size + _RETRY_GROWTH
             try:
-                self._checkpoint()
+                self._checkpoint(deadline)
             except OSError as error:
                 # What was committed is committed; the WAL grows until it works again.
                 logger.warning("The journal's log could not be checkpointed: %s", error)
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self, deadline: Deadline) -> None:
         """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
         journal lock is held."""
         self._settle_wal()
         with self._translated:
-            self._connect().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self._connect(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def _settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.
@@ -322,16 +331,29 @@ class Journal:
 
     # --- ends and forks ----------------------------------------------------------------------
 
-    def close(self, timeout: float = _CLOSE_TIMEOUT) -> None:
-        """Let go of the journal.  The last connection of all checkpoints it.
+    def close(self) -> None:
+        """Let go of the journal.  The last connection of all checkpoints it."""
+        # No call is inside; but a Ctrl-C at a bad moment of one may have left the mutex locked.
+        if not self.mutex.acquire(timeout=_CLOSE_TIMEOUT):
+            logger.warning("The journal stays open until the process ends: a call was cut off")
+            return
+        try:
+            self._close_locked(_CLOSE_TIMEOUT)
+        finally:
+            self.mutex.release()
 
-        :param timeout: seconds to wait for the journal lock; without it somebody else is at the
-            journal, so that this connection is not the last
-        """
-        with self.mutex:
-            self._close_locked(timeout)
+    def abandon(self) -> None:
+        """Let go of the journal without waiting for anybody: its manager was collected, at whatever
+        moment of whatever thread.  Where the mutex is not free, a fork has let go of it already."""
+        if self.mutex.acquire(blocking=False):
+            try:
+                self._close_locked(0.0)
+            finally:
+                self.mutex.release()
 
-    def _close_locked(self, timeout: float = _CLOSE_TIMEOUT) -> None:
+    def _close_locked(self, timeout: float) -> None:
+        """:param timeout: seconds to wait for the journal lock; without it somebody else is at the
+        journal, so that this connection is not the last"""
         if self._connection is None:
             return
         try:
@@ -341,14 +363,18 @@ class Journal:
             # SQLite makes sure by locks of its own that nobody commits while the last one closes.
             if timeout:
                 logger.warning("The journal is closed without its lock: %s", error)
-            self._disconnect()
+            self._disconnect(locked=False)
         # The WAL may be gone, and with it the space that it kept.
         with suppress(OSError):
             self.make_reserve()
 
     def before_fork(self) -> None:
         self.mutex.acquire()
-        self._close_locked()
+        try:
+            self._close_locked(_CLOSE_TIMEOUT)
+        except BaseException:
+            self.mutex.release()
+            raise
 
     def after_fork_in_parent(self) -> None:
         self.mutex.release()
@@ -357,6 +383,16 @@ class Journal:
         self.mutex = threading.Lock()
 
     # --- helpers -----------------------------------------------------------------------------
+
+    def _bound_waiting(self, deadline: Deadline) -> None:
+        """Have SQLite wait for its own locks (recovery of a WAL, the last close, a program that is
+        not txstore) no longer than the call may.  The mutex is held."""
+        self._lock_timeout, left = deadline.timeout, deadline.left()
+        if self._patience <= left < 2 * self._patience:
+            return  # telling SQLite each time would cost more than it is worth
+        self._patience = 0.9 * left
+        if self._connection is not None:
+            self._connection.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
 
     def explain(self, error: sqlite3.Error) -> Exception:
         """SQLite's error as the contract names it; doubts what was not flushed."""
@@ -373,7 +409,7 @@ class Journal:
                 self._check_version(self._connection)
             except JournalError as reason:
                 return reason
-        return translate(error, self.path, self._disk)
+        return translate(error, self.path, self._disk, self._lock_timeout)
 
 
 # Written out as classes: these are entered several times a segment, and a generator costs more

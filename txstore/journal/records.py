@@ -6,6 +6,7 @@ before ``flush``.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import sqlalchemy as sa
@@ -248,14 +249,13 @@ class Records:
         self.journal.close()
 
     def abandon(self) -> None:
-        """Let go of the journal without waiting for anybody: a manager was collected, at whatever
-        moment of whatever thread."""
-        self.journal.close(0.0)
+        """Let go of the journal without waiting for anybody."""
+        self.journal.abandon()
 
     def identity(self, deadline: Deadline) -> tuple[str, str]:
         """The store's id, and its storage dir relative to its working dir."""
         store_id, storage_dir, _boot, _ticks = self._store_row(deadline)
-        return store_id, storage_dir
+        return store_id, os.fsdecode(storage_dir)
 
     def boot_seen(self, at: Moment, deadline: Deadline) -> float:
         """Ticks at which this boot first saw the store; noted now if it did not yet."""
@@ -265,7 +265,7 @@ class Records:
         self.journal.write(deadline, Write(_SEE_BOOT, {"boot": at.boot, "boot_ticks": at.ticks}))
         return at.ticks
 
-    def _store_row(self, deadline: Deadline) -> tuple[str, str, str, float]:
+    def _store_row(self, deadline: Deadline) -> tuple[str, str | bytes, str, float]:
         rows = self.journal.read(_STORE, {}, deadline)
         if len(rows) != 1:
             raise JournalDamagedError(self.journal.path, "its store's row is missing")

@@ -26,7 +26,7 @@ DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
 _IN_ORDER = SQLiteDialect_pysqlite(paramstyle="qmark")
 
 #: Seconds that SQLite itself waits for its own locks: recovery of a WAL, the last close.
-_BUSY_TIMEOUT = 5.0
+BUSY_TIMEOUT = 5.0
 
 Row = tuple[Any, ...]
 Values = Mapping[str, Any] | Row
@@ -63,7 +63,7 @@ SELECT_VERSION = Statement(sa.select(schema.version.c.version_num))
 
 
 def connect(
-    disk: Disk, path: str, access: str, busy_timeout: float = _BUSY_TIMEOUT
+    disk: Disk, path: str, access: str, busy_timeout: float = BUSY_TIMEOUT
 ) -> sqlite3.Connection:
     """A connection to an existing journal; ``access`` is ``"ro"`` or ``"rw"``.
 
@@ -89,11 +89,13 @@ def check_version(path: str, rows: list[Row]) -> None:
         raise JournalVersionError(path, found=str(rows[0][0]), supported=schema.REVISION)
 
 
-def translate(error: sqlite3.Error, path: str, disk: Disk) -> Exception:
+def translate(
+    error: sqlite3.Error, path: str, disk: Disk, lock_timeout: float = BUSY_TIMEOUT
+) -> Exception:
     """SQLite's error as the contract names it.  Its texts are stable; codes need Python 3.11."""
     text = str(error)
     if "locked" in text:
-        return LockTimeoutError(path, _BUSY_TIMEOUT)
+        return LockTimeoutError(path, lock_timeout)
     if "malformed" in text or "not a database" in text or "no such" in text:
         return JournalDamagedError(path, text)
     if "full" in text:

@@ -18,13 +18,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from txstore import forks
 from txstore.disk import Disk
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
 from txstore.home import JOURNAL, Home
 from txstore.journal import schema
 from txstore.journal.engine import Journal
 from txstore.journal.records import Records
-from txstore.journal.sqlite import DIALECT, Statement, connect, translate
+from txstore.journal.sqlite import BUSY_TIMEOUT, DIALECT, Statement, connect, translate
 from txstore.journal.wal import release_reserve
 from txstore.locks import Deadline, Lock
 from txstore.paths import is_staging_name
@@ -52,20 +53,20 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     """
     deadline = Deadline(lock_timeout)
     try:
-        current = _is_current(home)
+        current = _is_current(home, deadline)
     except JournalError as error:
         # Even reading may need space, for SQLite's -shm.
         if error.errno != errno.ENOSPC or not release_reserve(home.disk, home.working):
             raise
-        current = _is_current(home)
+        current = _is_current(home, deadline)
     if not current:
         lock.acquire(deadline)
         try:
-            _make_current(home)
+            _make_current(home, deadline)
         finally:
             lock.release()
     records = Records(
-        Journal(home.disk, home.journal_path, home.working, lock, home.mode, min(5.0, lock_timeout))
+        Journal(home.disk, home.journal_path, home.working, lock, home.mode, lock_timeout)
     )
     try:
         store_id, recorded = records.identity(deadline)
@@ -79,16 +80,16 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     return records
 
 
-def _is_current(home: Home) -> bool:
+def _is_current(home: Home, deadline: Deadline) -> bool:
     try:
         found = home.disk.stat(JOURNAL, dir_fd=home.working)
     except FileNotFoundError:
         return False
     whole = found.st_size > 0 and found.st_nlink == 1
-    return whole and inspect(home, found.st_size) == schema.REVISION
+    return whole and inspect(home, found.st_size, deadline) == schema.REVISION
 
 
-def _make_current(home: Home) -> None:
+def _make_current(home: Home, deadline: Deadline) -> None:
     """Make or upgrade the journal, unless another worker just did.  The journal lock is held."""
     try:
         size = home.disk.stat(JOURNAL, dir_fd=home.working).st_size
@@ -101,12 +102,12 @@ def _make_current(home: Home) -> None:
     # Its maker may have died between linking it and making the name durable.
     home.disk.flush_folder(home.working)
     _remove_leftovers(home)
-    if inspect(home, size) in OLDER:
+    if inspect(home, size, deadline) in OLDER:
         with exclusive(home.disk, home.journal_path) as connection:
             migrate(connection)
 
 
-def inspect(home: Home, size: int) -> str:
+def inspect(home: Home, size: int, deadline: Deadline) -> str:
     """The revision of an existing journal, read without changing anything.
 
     By a read-only connection, since closing a writable one would checkpoint a journal that is then
@@ -119,17 +120,18 @@ def inspect(home: Home, size: int) -> str:
     while True:
         at_rest = not _exists(home, JOURNAL + "-wal")
         try:
-            return _inspect(home, "ro&immutable=1" if at_rest else "ro", size)
+            return _inspect(home, "ro&immutable=1" if at_rest else "ro", size, deadline)
         except (JournalDamagedError, JournalVersionError):
             if at_rest and _exists(home, JOURNAL + "-wal"):
                 continue  # a worker began to write it meanwhile: that was not a reading at rest
             raise
 
 
-def _inspect(home: Home, access: str, size: int) -> str:
+def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
     path = home.journal_path
     try:
-        with closing(connect(home.disk, path, access)) as connection:
+        waiting = min(BUSY_TIMEOUT, deadline.left())
+        with forks.opening, closing(connect(home.disk, path, access, waiting)) as connection:
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
             if rows == [(schema.REVISION,)]:
                 for select in _ALL_COLUMNS:
@@ -139,7 +141,7 @@ def _inspect(home: Home, access: str, size: int) -> str:
                 if verdict != "ok":
                     raise JournalDamagedError(path, verdict)
     except sqlite3.Error as error:
-        raise translate(error, path, home.disk) from error
+        raise translate(error, path, home.disk, deadline.timeout) from error
     if len(rows) != 1:
         raise JournalDamagedError(path, "its version is missing")
     revision = str(rows[0][0])
@@ -216,13 +218,13 @@ def _name_store(home: Home, path: str, store_id: str) -> None:
     values = {
         "id": 1,
         "store_id": store_id,
-        "storage_dir": home.relative_storage_dir(),
+        "storage_dir": os.fsencode(home.relative_storage_dir()),
         "created_at": time.time(),
         "boot": "",
         "boot_ticks": 0.0,
     }
     try:
-        with closing(connect(home.disk, path, "rw")) as connection:
+        with forks.opening, closing(connect(home.disk, path, "rw")) as connection:
             connection.execute("PRAGMA synchronous=OFF")  # flushed as a whole afterwards
             connection.execute(sql, values)
     except sqlite3.Error as error:
@@ -266,7 +268,7 @@ def exclusive(disk: Disk, path: str) -> Iterator[sa.Connection]:
     )
     sa.event.listen(engine, "begin", _begin_immediate)
     try:
-        with engine.begin() as connection:
+        with forks.opening, engine.begin() as connection:
             yield connection
     except sqlite3.Error as error:
         raise translate(error, path, disk) from error

@@ -17,6 +17,7 @@ from txstore.locks import Deadline
 RESERVE = 256 * 1024
 
 _LEAST = 16 * 1024
+_PATIENCE = 60.0  # seconds that closing waits for a flush
 _CHUNK = 1024 * 1024
 _RESERVE_FILE = "reserve"
 
@@ -115,8 +116,10 @@ class WalFile:
 
     def close(self) -> None:
         """Close the descriptor, once; never under somebody who flushes it, or who waits to."""
-        with self._flushing:
-            fd, self.fd, self.proven = self.fd, -1, False
+        if not self._flushing.acquire(timeout=_PATIENCE):
+            return  # a Ctrl-C cut off a flush at a bad moment: it stays open
+        fd, self.fd, self.proven = self.fd, -1, False
+        self._flushing.release()
         if fd >= 0:
             self._disk.close(fd)
 

@@ -356,6 +356,11 @@ class SimulatedDisk(JournalRecorder, Disk):
 
         self._call("flush_folder", "", act)
 
+    def flush_file_system(self, fd: int) -> None:
+        self._call(
+            "flush_file_system", "", lambda: super(SimulatedDisk, self).flush_file_system(fd)
+        )
+
     def make_folder(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
         def act() -> None:
             super(SimulatedDisk, self).make_folder(name, mode, dir_fd=dir_fd)
@@ -455,6 +460,9 @@ class SimulatedDisk(JournalRecorder, Disk):
 
     def last_holder(self, fd: int) -> bytes:
         return self._call("last_holder", "", lambda: super(SimulatedDisk, self).last_holder(fd))
+
+    def pause(self, seconds: float) -> None:
+        self._call("pause", "", lambda: super(SimulatedDisk, self).pause(seconds))
 
     def sign(self, fd: int, token: bytes) -> None:
         # Not recorded: it is for the living, and random.

@@ -19,6 +19,7 @@ OF_SQLITE = ("connect", "commit", "checkpoint", "statement")
 CHANGING = (
     *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
     *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
+    "flush_file_system",
 )
 # Lock files are made where an id, which may be random, picks them.  Everything else a store does
 # as often in every run; it looks at the disk as often as time and chance have it.
