@@ -12,7 +12,7 @@ from txstore.clock import Moment
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
-from txstore.locks import Deadline
+from txstore.locks import Deadline, TransferLock
 from txstore.options import Durability
 from txstore.publish import Publisher
 from txstore.segment import SegmentRequest
@@ -20,6 +20,8 @@ from txstore.staging import StagedFile, Staging
 
 #: At level "file" no more than this many bytes are recorded without being durable.
 _DURABLE_POINT = 64 * 1024 * 1024
+#: Bytes of a segment whose flush costs no more than the journal's.
+_SMALL = 64 * 1024
 
 
 class Appender:
@@ -46,7 +48,9 @@ class Appender:
         grown = row.offset + len(request.payload) - row.durable_offset
         return self._level.keeps_files and grown >= _DURABLE_POINT
 
-    def begin(self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline) -> None:
+    def begin(
+        self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
+    ) -> None:
         """The first of several segments opens a transfer."""
         with self._staging.lent(self._staging.create(request.file_id)) as staged:
             try:
@@ -66,7 +70,6 @@ class Appender:
                     staged.flush()
                     self._staging.flush_folder(staged.name)
                     row = row.made_durable()
-                    staged.flushed = row.offset
                 self._staging.verify(staged, request.file_id)
             except BaseException:
                 self._staging.remove(staged.name)
@@ -81,33 +84,34 @@ class Appender:
                 raise
             if durable:
                 self._records.flush(deadline)
-            staged.row, staged.turn = row, turn
+            staged.row, staged.turn = row, lock.turn
 
     def append(
         self,
         row: Transfer,
         staged: StagedFile,
         request: SegmentRequest,
+        lock: TransferLock,
         at: Moment,
         deadline: Deadline,
     ) -> None:
         """The next segment: its bytes, then one commit that moves the row."""
         durably = self.will_flush(row, request)
         hasher, size = staged.hasher_at(row), len(request.payload)
-        overlaps = durably and staged.may_overlap(row, size)
+        # Only a small one, since it will be read again after a power loss.
+        overlaps = durably and row.durable and size <= _SMALL
         staged.write(row.offset, request.payload)
         if overlaps:
             staged.write_ahead(row.offset + size)
             staged.start_flush()
         hasher.update(request.payload)
-        base = row.made_durable() if overlaps else row
-        new = base.advanced(size, hasher.save(), at)
+        new = row.advanced(size, hasher.save(), at)
         self._staging.verify(staged, row.file_id)
         if not durably:
             self._publisher.save(row, new, deadline)
             staged.row = new
         elif overlaps and new.is_verifiable:
-            self._record_while_flushing(row, new, staged, at, deadline)
+            self._record_while_flushing(row, new, staged, lock, at, deadline)
         else:
             self._record_durably(row, new, staged, deadline)
 
@@ -135,7 +139,7 @@ class Appender:
         # Who recorded it may have died before its flush, or have had a lower level.
         if not self._level.keeps_segments:
             self._records.verify(deadline)
-        elif staged.is_flushed(row):
+        elif row.durable:
             self._records.flush(deadline)
         else:
             self._record_durably(row, row.touched(at), staged, deadline)
@@ -149,20 +153,26 @@ class Appender:
             self._staging.flush_folder(staged.name)
         durable = new.made_durable()
         self._publisher.save(old, durable, deadline)
-        staged.row, staged.flushed = durable, durable.offset
+        staged.row = durable
         self._records.flush(deadline)
 
     def _record_while_flushing(
-        self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
+        self,
+        old: Transfer,
+        new: Transfer,
+        staged: StagedFile,
+        lock: TransferLock,
+        at: Moment,
+        deadline: Deadline,
     ) -> None:
         """Record the row while the staged bytes are being flushed, then flush that too.
 
         The row's durable point is the segment before: a power loss may leave the row without the
-        bytes of its last segment, which then do not verify, and nobody was told of it.
+        bytes of its last segment, which then do not verify, and nobody was told of it.  That they
+        are durable the row will say with the next segment; until then a note does.
         """
         overlapped = new._replace(overlapped=1)
         self._publisher.save(old, overlapped, deadline)
-        staged.row = overlapped
         self._records.start_flush()
         try:
             staged.flush()
@@ -171,5 +181,6 @@ class Appender:
             with suppress(OSError):
                 self._publisher.save(overlapped, new.at_durable_point().stamped(at), deadline)
             raise
-        staged.flushed = new.offset
         self._records.flush(deadline)
+        lock.note_durable(new.staging, new.change)
+        staged.row = overlapped.made_durable()

@@ -206,7 +206,7 @@ class Disk:
         time.sleep(seconds)
 
     def last_holder(self, fd: int) -> bytes:
-        """What the last to ``sign`` a lock file wrote."""
+        """What stands in a lock file: the token of the last to ``sign`` it, and a note."""
         return os.pread(fd, 64, 0)
 
     def sign(self, fd: int, token: bytes) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import struct
 import threading
 import time
 import zlib
@@ -25,6 +26,10 @@ from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, ReplacedError
 
 STRIPES = 64
+
+_TOKEN_SIZE = 16
+#: A staging file's name and a version of its transfer's row.
+_NOTE = struct.Struct(">36sQ")
 
 _L = TypeVar("_L", bound="Lock")
 
@@ -168,29 +173,58 @@ class Lock:
 
 
 class TransferLock(Lock):
-    """A lock that also tells whether anybody else may have held it since it was last held here.
+    """A lock whose file tells the next holder, among the living, what the last one knew.
 
-    Its file says who held it last, by a random token.  Rows of transfers are changed only under
-    their lock (but for intents, see ``Recovery.settle``), so a row that was read or written in an
-    earlier call is current for as long as ``turn`` is the same.
+    First who that was, by a random token.  Rows of transfers are changed only under their lock (but
+    for intents, see ``Recovery.settle``), so a row that was read or written in an earlier call is
+    current for as long as ``turn`` is the same.
+
+    Then a note: which version of a row was found durable last, bytes and all (``note_durable``).
+    Nothing of it is flushed; transfers share the file, so a note may be another's, but never wrong.
 
     :ivar turn: goes up each time somebody else may have held the lock in between
     """
 
     turn = 0
     _token = b"-"
+    _note = b""
 
     def begin_turn(self) -> None:
         """For a holder that changes rows otherwise than segment by segment, or may fail half way:
         nothing that was kept before is current."""
         self.turn += 1
 
+    def note_durable(self, staging: str, change: int) -> None:
+        """Before the answer: what a version of a row says is durable, though the row says less.
+
+        :raises OSError: neither could it be noted, nor an older note be taken back
+        """
+        assert self._fd is not None
+        note = _NOTE.pack(staging.encode(), change)
+        try:
+            noted = self._disk.pwrite(self._fd, note, _TOKEN_SIZE) == len(note)
+        except OSError:
+            noted = False
+        if not noted:
+            self._disk.truncate(self._fd, 0)
+
+    def durable_change(self, staging: str) -> int | None:
+        """The latest version of a transfer's row that was noted; ``None`` where nothing is known.
+
+        In the same boot a later one was never answered for: its worker died, or failed, before.
+        """
+        if len(self._note) < _NOTE.size:
+            return None
+        name, change = _NOTE.unpack_from(self._note)
+        return int(change) if name == staging.encode() else None
+
     def _taken(self, fd: int) -> None:
         try:
-            ours = self._disk.last_holder(fd) == self._token
+            found = self._disk.last_holder(fd)
         except OSError:
-            ours = False
-        if not ours:
+            found = b""
+        self._note = found[_TOKEN_SIZE:]
+        if found[:_TOKEN_SIZE] != self._token:
             self.begin_turn()
             try:
                 self._disk.sign(fd, self._token)
@@ -201,7 +235,7 @@ class TransferLock(Lock):
 
     def _open(self) -> int:
         # Each descriptor has its own: a forked child has let go of its parent's.
-        self._token = secrets.token_bytes(16)
+        self._token = secrets.token_bytes(_TOKEN_SIZE)
         return super()._open()
 
 

@@ -25,7 +25,7 @@ from txstore.errors import (
 from txstore.home import Home
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
-from txstore.locks import Deadline, Locks
+from txstore.locks import Deadline, Locks, TransferLock
 from txstore.options import Durability
 from txstore.paths import Parents, Place, place_bytes, place_of
 from txstore.publish import Publisher
@@ -56,29 +56,40 @@ class Recovery:
     # --- a transfer that is taken up ---------------------------------------------------------
 
     def take_up(
-        self, file_id: str, turn: int, wanted: FileClaim | None, at: Moment, deadline: Deadline
+        self,
+        file_id: str,
+        lock: TransferLock,
+        wanted: FileClaim | None,
+        at: Moment,
+        deadline: Deadline,
     ) -> tuple[Transfer, StagedFile] | None:
         """A transfer whose staged bytes can be built on, with its staging file; ``None`` where
-        there is no such transfer (any more).  The transfer's lock is held.
+        there is no such transfer (any more).
 
-        :param turn: the lock's: while it is the same, what an earlier call recorded is current
+        :param lock: the transfer's, which is held
         :param wanted: what a last message asks for: an intent for anything else is withdrawn
         :raises StagingDamagedError: somebody removed or changed the staged bytes in this boot
         """
-        kept = self._staging.kept(file_id, turn)
+        # While the turn is the same, what an earlier call recorded is current.
+        kept = self._staging.kept(file_id, lock.turn)
         if kept is not None:
             return kept
-        found = self._look_up(file_id, wanted, at, deadline)
+        found = self._look_up(file_id, lock, wanted, at, deadline)
         if found is None:
             return None
         row, staged = found
         if not staged.writable:
             row, staged = self._copy(row, staged, at, deadline)
-        staged.turn = turn
+        staged.turn = lock.turn
         return row, staged
 
     def _look_up(
-        self, file_id: str, wanted: FileClaim | None, at: Moment, deadline: Deadline
+        self,
+        file_id: str,
+        lock: TransferLock,
+        wanted: FileClaim | None,
+        at: Moment,
+        deadline: Deadline,
     ) -> tuple[Transfer, StagedFile] | None:
         row = self._records.find(file_id, deadline)
         if row is not None and row.publish_place is not None:
@@ -90,6 +101,8 @@ class Recovery:
         if row is None:
             return None
         same_boot = row.written_boot == self._home.boot != ""
+        if row.overlapped:
+            row = self._decided(row, lock, same_boot, at, deadline)
         try:
             staged = self._staging.open(row)
         except StagingDamagedError:
@@ -99,6 +112,22 @@ class Recovery:
         if staged.inode == row.inode and (same_boot or row.durable):
             return row, staged
         return self._verify(row, staged, same_boot, at, deadline)
+
+    def _decided(
+        self, row: Transfer, lock: TransferLock, same_boot: bool, at: Moment, deadline: Deadline
+    ) -> Transfer:
+        """A row that was recorded while its bytes were being flushed, with what became of that, as
+        far as it can be told without reading them."""
+        noted = lock.durable_change(row.staging)
+        if noted == row.change:
+            return row.made_durable()
+        if same_boot and noted is not None and noted < row.change:
+            # Its worker died, or failed, before it could answer.  (A power loss may keep an older
+            # note in place of a newer one.)
+            back = row.at_durable_point().touched(at)
+            self._publisher.save(row, back, deadline)
+            return back
+        return row
 
     def make_own(
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline

@@ -32,8 +32,6 @@ from txstore.paths import is_staging_name
 from txstore.unchanged import version_of
 
 _CHUNK = 1024 * 1024  # bytes per read when staged bytes are hashed again
-#: Bytes of a segment whose flush costs no more than the journal's.
-_SMALL = 64 * 1024
 _MANY, _AHEAD = 256 * 1024, 1024 * 1024  # bytes; see `write_ahead`
 _KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
 #: Mode with which a one-segment file is made: an ordinary new file's, since it is published at
@@ -61,7 +59,6 @@ class StagedFile:
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
         of them failed.  Others' bytes must not be flushed as they are: if their flush failed, the
         kernel may hold them for clean, and ours would succeed without them
-    :ivar flushed: the first so many bytes were flushed through ``fd``, and its name was
     :ivar verified: version of its folder in which its path was last seen to lead to it
     :ivar row: the transfer's row as it was last recorded here; ``own_from`` is right for that one
     :ivar turn: the turn of the transfer's lock in which the file was last used
@@ -81,7 +78,6 @@ class StagedFile:
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
-        self.flushed = -1
         self.verified: tuple[int, int, int] | None = None
         self._zeros_end = 0
         self.row: Transfer | None = None
@@ -202,20 +198,7 @@ class StagedFile:
 
     def taken_over(self, row: Transfer) -> None:
         """All that is recorded now is others'."""
-        self.own_from, self.flushed, self._zeros_end = row.offset, -1, 0
-
-    def is_flushed(self, row: Transfer) -> bool:
-        """Whether all recorded bytes, and the file's name, are known to be durable."""
-        return row.durable or self.flushed == row.offset
-
-    def may_overlap(self, row: Transfer, size: int) -> bool:
-        """Whether the next segment, of ``size`` bytes, may be recorded while it is flushed.
-
-        Only where its predecessor was flushed here: whoever takes over from another worker flushes
-        first, so that workers that take turns need not write each other's bytes anew.  And only a
-        small one, since it will be read again if its worker dies.
-        """
-        return self.flushed == row.offset and size <= _SMALL
+        self.own_from, self._zeros_end = row.offset, 0
 
     def close(self) -> None:
         """Close the descriptor, once."""

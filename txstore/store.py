@@ -23,7 +23,7 @@ from txstore.home import Home
 from txstore.housekeeping import Housekeeping
 from txstore.journal.rows import Transfer
 from txstore.journal.upgrade import open_records
-from txstore.locks import Deadline, Locks
+from txstore.locks import Deadline, Locks, TransferLock
 from txstore.options import Durability, file_mode, seconds
 from txstore.paths import NameRules, Places, place_bytes
 from txstore.publish import Publisher
@@ -148,18 +148,18 @@ class FileStoreManager:
                     lock.begin_turn()
                     answer = self._cancel(request, at, deadline)
                 else:
-                    answer = self._take(request, lock.turn, at, deadline)
+                    answer = self._take(request, lock, at, deadline)
                 lock.verify()
             self._housekeeping.after_answer(request.file_id, deadline)
         return answer
 
     def _take(
-        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
+        self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
     ) -> FileStoreSegmentResult:
-        """A segment, the last or not; the transfer's lock is held, in that turn."""
+        """A segment, the last or not; the transfer's lock is held."""
         if self._level.keeps_files:
             self._home.make_durable()
-        found = self._recovery.take_up(request.file_id, turn, request.store, at, deadline)
+        found = self._recovery.take_up(request.file_id, lock, request.store, at, deadline)
         if (
             found is not None
             and request.number in (found[0].segments, found[0].segments + 1)
@@ -167,7 +167,7 @@ class FileStoreManager:
         ):
             found = self._recovery.make_own(*found, at, deadline)
         if found is None:
-            return self._first(request, turn, at, deadline)
+            return self._first(request, lock, at, deadline)
         row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.take_over(row, staged, at, deadline)
@@ -175,7 +175,7 @@ class FileStoreManager:
             if request.store is not None:
                 return self._last(row, staged, request, request.store, at, deadline)
             if request.number == row.segments + 1:
-                self._appender.append(row, staged, request, at, deadline)
+                self._appender.append(row, staged, request, lock, at, deadline)
             elif request.number == row.segments:
                 self._appender.repeat(row, staged, request, at, deadline)
             else:
@@ -183,7 +183,7 @@ class FileStoreManager:
         return FileStoreSegmentResult(request.file_id, request.number)
 
     def _first(
-        self, request: SegmentRequest, turn: int, at: Moment, deadline: Deadline
+        self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
     ) -> FileStoreSegmentResult:
         """A message for an id of which no transfer is open."""
         if request.store is not None and self._repeats.answers(request, request.store, deadline):
@@ -191,16 +191,16 @@ class FileStoreManager:
         if request.number != 1:
             raise request.out_of_turn(0)
         if request.store is None:
-            self._appender.begin(request, turn, at, deadline)
+            self._appender.begin(request, lock, at, deadline)
             return FileStoreSegmentResult(request.file_id, 1)
         claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
         if (len(request.payload), sha256) != (claim.size, claim.sha256):
             raise request.mismatch(claim, len(request.payload), sha256)
         place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place), deadline) as lock:
+        with self._locks.name(place_bytes(place), deadline) as name_lock:
             self._recovery.settle_place(place, at, deadline)
             self._publisher.publish_whole(request, claim, place, at, deadline)
-            lock.verify()
+            name_lock.verify()
         return _stored(request)
 
     def _last(
@@ -219,10 +219,10 @@ class FileStoreManager:
             hasher.update(request.payload)
             if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
                 place = self._publisher.resolve(claim, request.given_id)
-                with self._locks.name(place_bytes(place), deadline) as lock:
+                with self._locks.name(place_bytes(place), deadline) as name_lock:
                     self._recovery.settle_place(place, at, deadline)
                     self._publisher.finish(row, staged, request, claim, place, at, deadline)
-                    lock.verify()
+                    name_lock.verify()
                 return _stored(request)
             mismatch = request.mismatch(claim, hasher.total, hasher.digest())
         # It may belong to an earlier transfer with this id, whose answer was lost.
@@ -274,7 +274,7 @@ class FileStoreManager:
             deadline = Deadline(self._lock_timeout)
             with self._locks.transfer(file_id, deadline) as lock:
                 at = clock.now(self._home.boot)
-                found = self._recovery.take_up(file_id, lock.turn, None, at, deadline)
+                found = self._recovery.take_up(file_id, lock, None, at, deadline)
                 if found is not None:
                     row, staged = found
                     with self._staging.lent(staged):
