@@ -147,7 +147,7 @@ def _libraries() -> Iterator[Any]:
     # In FIPS mode OpenSSL's low-level calls may abort the process.
     if _hashlib.get_fips_mode():
         return
-    for name in (_hashlib.__file__, None):
+    for name in (getattr(_hashlib, "__file__", None), None):  # it may be built in
         try:
             yield ctypes.CDLL(name)
         except OSError:
@@ -224,3 +224,51 @@ def load(state: bytes | None) -> Hasher | None:
     hasher = _openssl()
     hasher.restore(*parsed)
     return hasher
+
+
+def digest_of(state: bytes | None, offset: int) -> bytes | None:
+    """The hash of the first ``offset`` bytes, if a saved state is exactly that; needs no OpenSSL,
+    so that any worker can verify what any other recorded."""
+    if offset == 0:
+        return hashlib.sha256().digest()
+    parsed = _parse(state)
+    if parsed is None or parsed[0] != offset:
+        return None
+    hasher = load(state)
+    if hasher is not None:
+        return hasher.digest()
+    total, words, tail = parsed
+    block = tail + b"\x80" + bytes((55 - len(tail)) % _BLOCK) + (total * 8).to_bytes(8, "big")
+    for start in range(0, len(block), _BLOCK):
+        words = _compress(words, block[start : start + _BLOCK])
+    return struct.pack(">8I", *words)
+
+
+def _round_constants() -> Iterator[int]:
+    """First 32 bits of the fractional parts of the cube roots of the first 64 primes (FIPS 180-4,
+    4.2.2)."""
+    for prime in (n for n in range(2, 312) if all(n % p for p in range(2, n))):
+        low, high = 0, prime << 32
+        while high - low > 1:  # the integer cube root of prime << 96
+            middle = (low + high) // 2
+            low, high = (middle, high) if middle**3 <= prime << 96 else (low, middle)
+        yield low & 0xFFFFFFFF
+
+
+def _turn(x: int, n: int) -> int:
+    return (x >> n | x << 32 - n) & 0xFFFFFFFF
+
+
+def _compress(words: tuple[int, ...], block: bytes) -> tuple[int, ...]:
+    """SHA-256's compression of one block; for the last one or two of a saved state only."""
+    w = list(struct.unpack(">16I", block))
+    for i in range(16, 64):
+        s0 = _turn(w[i - 15], 7) ^ _turn(w[i - 15], 18) ^ w[i - 15] >> 3
+        s1 = _turn(w[i - 2], 17) ^ _turn(w[i - 2], 19) ^ w[i - 2] >> 10
+        w.append((w[i - 16] + s0 + w[i - 7] + s1) & 0xFFFFFFFF)
+    a, b, c, d, e, f, g, h = words
+    for k, x in zip(_round_constants(), w, strict=True):
+        t1 = h + (_turn(e, 6) ^ _turn(e, 11) ^ _turn(e, 25)) + (e & f ^ ~e & g) + k + x
+        t2 = (_turn(a, 2) ^ _turn(a, 13) ^ _turn(a, 22)) + (a & b ^ a & c ^ b & c)
+        a, b, c, d, e, f, g, h = (t1 + t2) & 0xFFFFFFFF, a, b, c, (d + t1) & 0xFFFFFFFF, e, f, g
+    return tuple((x + y) & 0xFFFFFFFF for x, y in zip(words, (a, b, c, d, e, f, g, h), strict=True))

@@ -141,13 +141,13 @@ class Recovery:
         if staged.own_from <= row.durable_offset:
             return row, staged
         try:
-            hasher, recorded = _before(row), _at(row.state, row.offset)
+            hasher, recorded = _before(row), digest.digest_of(row.state, row.offset)
             whole = staged.hash_to(hasher, row.offset, rewrite_from=row.durable_offset)
         except BaseException:
             staged.close()
             raise
         # Without a recorded hash (no OpenSSL) what the kernel holds in this boot is trusted.
-        if whole and (recorded is None or recorded.digest() == hasher.digest()):
+        if whole and (recorded is None or recorded == hasher.digest()):
             staged.own_from = row.durable_offset
             return row, staged
         staged.close()
@@ -206,17 +206,12 @@ class Recovery:
         recorded."""
         moved = staged.inode != row.inode  # a restored backup, or somebody else's file
         hasher = digest.new() if moved else _before(row)
-        recorded = _at(row.state, row.offset)
+        recorded = digest.digest_of(row.state, row.offset)
         try:
-            if recorded is None and row.overlapped:
-                # Somebody was promised it, and it could be verified elsewhere.
-                raise StagingDamagedError(
-                    staged.path, row.file_id, "can be verified only where OpenSSL can be reached"
-                )
             verified = (
                 staged.hash_to(hasher, row.offset)
                 and recorded is not None
-                and hasher.digest() == recorded.digest()
+                and hasher.digest() == recorded
             )
             if not verified and moved and same_boot:
                 raise StagingDamagedError(staged.path, row.file_id, "was replaced by another")
@@ -245,12 +240,12 @@ class Recovery:
             except StagingDamagedError:
                 staged = None
             if staged is not None:
-                hasher, recorded = digest.new(), _at(back.state, back.offset)
+                hasher, recorded = digest.new(), digest.digest_of(back.state, back.offset)
                 back = back._replace(inode=staged.inode)
                 try:
                     whole = staged.hash_to(hasher, back.offset)
                     # Without a recorded hash (no OpenSSL) the flush before is trusted.
-                    fits = whole and (recorded is None or recorded.digest() == hasher.digest())
+                    fits = whole and (recorded is None or recorded == hasher.digest())
                     if fits:
                         self._publisher.save(row, back, deadline)
                 except BaseException:
@@ -427,12 +422,5 @@ def _intends(row: Transfer, wanted: FileClaim) -> bool:
 
 def _before(row: Transfer) -> Hasher:
     """The hasher of the bytes up to the durable point; of none where that is not known."""
-    return _at(row.durable_state, row.durable_offset) or digest.new()
-
-
-def _at(state: bytes | None, offset: int) -> Hasher | None:
-    """The hasher of the first ``offset`` bytes, if a saved state is exactly that."""
-    if offset == 0:
-        return digest.new()
-    hasher = digest.load(state)
-    return hasher if hasher is not None and hasher.total == offset else None
+    hasher = digest.load(row.durable_state) if row.durable_offset else None
+    return hasher if hasher is not None and hasher.total == row.durable_offset else digest.new()

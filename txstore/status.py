@@ -39,14 +39,15 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
 
     :param hasher: of all its bytes, where somebody has one
     """
-    if hasher is None:
-        hasher = digest.load(row.state) if row.offset else digest.new()
-    known = hasher is not None and hasher.total == row.offset
+    if hasher is not None:
+        sha256: bytes | None = hasher.digest()
+    else:
+        sha256 = digest.digest_of(row.state, row.offset)
     return TransferStatus(
         file_id=row.file_id,
         segments_received=row.segments,
         bytes_received=row.offset,
-        sha256=hasher.digest().hex() if known and hasher is not None else None,
+        sha256=sha256.hex() if sha256 is not None else None,
         created_at=_time(row.created_at),
         updated_at=_time(row.updated_at),
         state="receiving" if row.publish_place is None else "publishing",
