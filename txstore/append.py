@@ -16,7 +16,8 @@ from txstore.locks import Deadline, TransferLock
 from txstore.options import Durability
 from txstore.publish import Publisher
 from txstore.segment import SegmentRequest
-from txstore.staging import StagedFile, Staging
+from txstore.staged import StagedFile
+from txstore.staging import Staging
 
 #: At level "file" no more than this many bytes are recorded without being durable.
 _DURABLE_POINT = 64 * 1024 * 1024

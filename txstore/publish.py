@@ -30,7 +30,8 @@ from txstore.locks import Deadline
 from txstore.options import Durability
 from txstore.paths import Parents, Place, Places, place_bytes, place_of
 from txstore.segment import FileClaim, SegmentRequest
-from txstore.staging import PUBLISHED_MODE, StagedFile, Staging
+from txstore.staged import StagedFile
+from txstore.staging import PUBLISHED_MODE, Staging
 
 _FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
 _A_FOLDER_THERE = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)

@@ -30,7 +30,8 @@ from txstore.options import Durability
 from txstore.paths import Parents, Place, place_bytes, place_of
 from txstore.publish import Publisher
 from txstore.segment import FileClaim
-from txstore.staging import StagedFile, Staging
+from txstore.staged import StagedFile
+from txstore.staging import Staging
 
 logger = logging.getLogger(__name__)
 

@@ -31,7 +31,8 @@ from txstore.recovery import Recovery
 from txstore.repeats import Repeats
 from txstore.result import FileStoreSegmentResult
 from txstore.segment import FileClaim, Message, SegmentRequest, parse, require_file_id
-from txstore.staging import StagedFile, Staging
+from txstore.staged import StagedFile
+from txstore.staging import Staging
 from txstore.status import TransferStatus
 
 __all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]

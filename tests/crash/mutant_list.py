@@ -332,7 +332,7 @@ MUTANTS = [
     ),
     Mutant(
         "bytes past the journal's offset are cut",
-        "staging.py",
+        "staged.py",
         """\
         if self.size > offset and self.size != self._zeros_end:
             self.cut(offset)
