@@ -1,8 +1,8 @@
 """The two folders a store lives in: made, checked to belong together, and made durable.
 
 Below the working dir: ``journal.db`` (with SQLite's ``-wal`` and ``-shm``), ``locks/``,
-``staging/`` and ``reserve``.  Below the storage dir: the published files and ``.txstore/``, the
-store's hidden folder, with the marker ``store`` (which working dir belongs here) and, where the
+``staging/`` and ``journal.reserve``.  Below the storage dir: the published files and ``.txstore/``,
+the store's hidden folder, with the marker ``store`` (which working dir belongs here) and, where the
 working dir cannot be renamed from, ``staging/``.
 """
 
@@ -84,9 +84,12 @@ class Home:
 
     def _open(self, allow_network_fs: bool) -> None:
         make_folders(self.disk, self.storage_dir, 0o777)
+        self.storage = self._keep(self.disk.open_folder(self.storage_dir, follow=True))
+        if not self._has_journal():
+            # Whoever forgot which working dir it was is to find no folders made for another.
+            self.check_marker(self.read_marker(), None, "")
         make_folders(self.disk, self.working_dir, self._folder_mode)
         self._check_apart(os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir))
-        self.storage = self._keep(self.disk.open_folder(self.storage_dir, follow=True))
         self.working = self._keep(self.disk.open_folder(self.working_dir, follow=True))
         storage, working = self.disk.fstat(self.storage), self.disk.fstat(self.working)
         if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):
@@ -262,6 +265,13 @@ class Home:
         return self._keep(fd)
 
     # --- belonging together ------------------------------------------------------------------
+
+    def _has_journal(self) -> bool:
+        try:
+            self.disk.stat(self.journal_path, follow=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def relative_storage_dir(self) -> str:
         """The storage dir as seen from the working dir: stays true when both move together."""

@@ -342,7 +342,9 @@ class Publisher:
                 raise NameRefusedError(name, "it is a mount point", file_id=file_id) from error
             if error.errno == errno.ENAMETOOLONG:
                 raise NameRefusedError(name, "it is too long", file_id=file_id) from error
-            raise
+            # The kernel was given names in folders; people need the path.
+            path = os.path.join(self._home.storage_dir, *place)
+            raise type(error)(error.errno, error.strerror, path) from error
 
     def _flush_parents(self, parents: Parents) -> None:
         """Make the names of a place's parents durable, where this process has not done so yet:

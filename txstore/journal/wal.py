@@ -13,13 +13,13 @@ from txstore.errors import LockTimeoutError
 from txstore.locks import Deadline
 
 #: Bytes of the WAL that are written ahead, so that a cancel still commits on a full disk; and bytes
-#: kept in the file ``reserve``, for a store that is opened on one.
+#: kept in the file ``journal.reserve``, for a store that is opened on one.
 RESERVE = 256 * 1024
 
 _LEAST = 16 * 1024
 _PATIENCE = 60.0  # seconds that closing waits for a flush
 _CHUNK = 1024 * 1024
-_RESERVE_FILE = "reserve"
+_RESERVE_FILE = "journal.reserve"
 
 
 class WalFile:
