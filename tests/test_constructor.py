@@ -277,6 +277,21 @@ def test_an_option_that_cannot_be_is_refused_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("digits", [400, 5000])  # Python writes out some 4300 at most
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", ["expire_after", "keep_completed", "lock_timeout"])
+def test_a_length_of_time_that_no_float_can_hold_is_refused(
+    tmp_path: Path, name: str, sign: int, digits: int
+) -> None:
+    value = sign * 10**digits
+    options: dict[str, Any] = {name: value}
+    with pytest.raises(OptionError, match=name) as caught:
+        open_store(tmp_path / "storage", **options)
+    assert caught.value.option == name
+    assert caught.value.received is value
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "option",
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from enum import Enum
 
 from txstore.errors import OptionError
@@ -44,15 +46,26 @@ class Durability(Enum):
 def seconds(option: str, value: object) -> float:
     """A length of time.
 
-    :raises OptionError: it is not a number from 0
+    :raises OptionError: it is not a number from 0, or an integer that no float can hold
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    number = math.nan
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            number = float(value)
+        except OverflowError:
+            # Not shown: Python refuses to write out more than some thousand digits.
+            raise OptionError(
+                f"{option} must be a number of seconds from 0 to {sys.float_info.max:g}, or inf.",
+                option=option,
+                received=value,
+            ) from None
+    if not number >= 0:
         raise OptionError(
             f"{option} must be a number of seconds from 0, not {value!r}.",
             option=option,
             received=value,
         )
-    return float(value)
+    return number
 
 
 def file_mode(value: object) -> int:
