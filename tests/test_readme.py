@@ -87,21 +87,21 @@ def test_there_is_one_test_command_and_it_is_what_ci_runs() -> None:
 
 @pytest.mark.usefixtures("checkout")
 def test_every_code_block_runs() -> None:
-    names: dict[str, Any] = {"__name__": "__main__"}
     to_run = [block for block in blocks() if not block.is_test_command]
     assert to_run
     for block in to_run:
         where = f"README.md:{block.line}"
         if block.language == "python":
-            run_python(block, names, where)
+            run_python(block, where)
         elif block.language == "bash":
             run_bash(block.text, where)
         else:
             run_console(block.text, where)
 
 
-def run_python(block: Block, names: dict[str, Any], where: str) -> None:
-    """Run it in the names that earlier blocks left."""
+def run_python(block: Block, where: str) -> None:
+    """Run it by itself, as somebody who copies this block only."""
+    names: dict[str, Any] = {"__name__": "__main__"}
     code = compile("\n" * (block.line - 1) + block.text, where, "exec")
     with contextlib.redirect_stdout(io.StringIO()):
         exec(code, names)
