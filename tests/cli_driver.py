@@ -23,14 +23,17 @@ def run(*args: object, code: int = 0) -> Result:
 
 
 def start(
-    *args: object, setup: str | None = None, stderr: int = subprocess.PIPE
+    *args: object,
+    setup: str | None = None,
+    stdout: int = subprocess.PIPE,
+    stderr: int = subprocess.PIPE,
 ) -> subprocess.Popen[str]:
     """Start the command as a process; `setup` is Python that it runs first."""
     how = ["-m", "txstore"] if setup is None else ["-c", setup + _MAIN]
     return subprocess.Popen(
         [sys.executable, *how, *map(str, args)],
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=stderr,
         text=True,
         env=os.environ | {"COLUMNS": "120", "TERM": "xterm"},

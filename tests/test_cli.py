@@ -111,6 +111,20 @@ def test_cancel_leaves_a_stored_file_alone(storage: Path) -> None:
     assert (storage / "empty").is_file()
 
 
+def test_cancel_of_a_transfer_that_is_busy_says_so(
+    storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*_: object) -> None:
+        raise LockTimeoutError("/the/lock", 30)
+
+    monkeypatch.setattr(FileStoreManager, "status", busy)
+    result = run("cancel", "second", "--storage-dir", storage, code=1)
+    assert "second was not cancelled: another process has been busy with it for 30 s" in (
+        result.stderr
+    )
+    assert "Nothing that was acknowledged is lost" not in result.stderr
+
+
 def test_cancel_of_an_id_that_cannot_be_one_is_an_error_in_words(storage: Path) -> None:
     assert "Error: " in run("cancel", "a/b", "--storage-dir", storage, code=1).stderr
 
@@ -144,6 +158,8 @@ def test_version_is_the_installed_one() -> None:
         (["ls", "--storage-dir", "s", "--working-dir", ""], "the path is empty"),
         (["put", "a", "b", "--storage-dir", "s", "--name", "n"], "one FILE only"),
         (["put", "a/x", "b/x", "c/y", "--storage-dir", "s"], "would be stored as x."),
+        (["put", "a", "--storage-dir", "s", "--name", ""], "--name is empty"),
+        (["put", "a", "", "--storage-dir", "s"], "FILE is empty"),
         (["put", "f", "--storage-dir", "s", "--durability", "most"], "'most'"),
         (["put", "f", "--storage-dir", "s", "--segment-size", "0"], "1 byte"),
         (["put", "f", "--storage-dir", "s", "--segment-size", "2GiB"], "1 GiB"),

@@ -358,6 +358,8 @@ def test_on_a_terminal_there_is_a_bar_with_bytes_and_rate(source: Path, storage:
     assert "resuming at 4.0 KiB of 9.9 KiB" in text
     assert "9.9/9.9 KiB" in text
     assert "/s" in text
+    # A command that is killed could not bring the cursor back.
+    assert "\x1b[?25l" not in text
 
 
 # What stands in the way

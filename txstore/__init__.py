@@ -1,8 +1,27 @@
-"""txstore: a crash-safe transactional store for files that arrive in segments."""
+"""txstore: a crash-safe transactional store for files that arrive in segments.
 
-from txstore.constants import FileStoreProp, FileStoreResultProp, HashType
-from txstore.status import TransferStatus
-from txstore.store import FileStoreManager, FileStoreSegmentResult
+Importing this package imports nothing else (the journal's libraries take a moment, in which the
+command could not yet see to Ctrl-C); using a name of it does.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from txstore.constants import FileStoreProp, FileStoreResultProp, HashType
+    from txstore.status import TransferStatus
+    from txstore.store import FileStoreManager, FileStoreSegmentResult
+
+_HOMES = {
+    "FileStoreManager": "store",
+    "FileStoreProp": "constants",
+    "FileStoreResultProp": "constants",
+    "FileStoreSegmentResult": "store",
+    "HashType": "constants",
+    "TransferStatus": "status",
+}
 
 __all__ = [
     "FileStoreManager",
@@ -12,3 +31,11 @@ __all__ = [
     "HashType",
     "TransferStatus",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

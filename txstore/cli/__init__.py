@@ -7,11 +7,16 @@ it the command says so instead of showing a traceback.
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
+
+from txstore.cli.interrupts import INTERRUPTED, end_at_once, on_ctrl_c
 
 
 def main() -> None:
     """Run the command with the process's arguments and exit with its code."""
+    # Imports take a moment, and an exception in the middle of one is not always passed on.
+    on_ctrl_c(end_at_once)
     missing = [name for name in ("click", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(
@@ -19,5 +24,14 @@ def main() -> None:
             " Install them with: pip install 'txstore[cli]'"
         )
     from txstore.cli.commands import txstore
+    from txstore.cli.ending import code_of
 
-    txstore(prog_name="txstore")
+    try:
+        on_ctrl_c(signal.default_int_handler)
+        code = code_of(txstore)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    finally:
+        # All is done: Python's own ending would show a traceback.
+        on_ctrl_c(end_at_once)
+    sys.exit(code)

@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from types import FrameType
 
 import click
 
 from txstore import FileStoreManager, TransferStatus
-from txstore.cli.display import display, human, shown
+from txstore.cli.display import display, human, say, shown
+from txstore.cli.interrupts import INTERRUPTED, Interruption
 from txstore.cli.options import Command, folder, segment_size
 from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.source import Source
 from txstore.dxl import commands as fabric
 from txstore.dxl.protocol import STORE_TOPIC
+from txstore.errors import LockTimeoutError
 from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
-
-_INTERRUPTED = 130
 
 
 def _folders(*, required: bool = True) -> Callable[[Command], Command]:
@@ -91,27 +89,31 @@ def put(
     failed = 0
     store: FileStoreManager | None = None
     with ExitStack() as stack:
-        interruption = stack.enter_context(_Interruption())
+        interruption = stack.enter_context(Interruption())
         for path, target in targets:
             try:
                 with Source(path) as source:
                     if store is None:
                         store = stack.enter_context(_opened(storage_dir, working_dir, durability))
+                    interruption.check()
                     _put(store, source, target, segment_size, interruption, quiet=quiet)
-            except EXPECTED as error:
+            except click.ClickException:
+                interruption.check()
+                raise
+            except (*EXPECTED, MemoryError) as error:
                 failed += 1
-                click.echo(f"Error: {shown(path)} was not stored: {explain(error)}", err=True)
+                say(f"Error: {shown(path)} was not stored: {explain(error)}", err=True)
             except KeyboardInterrupt:
-                click.echo(
-                    f"Interrupted. What has arrived of {shown(path)} is kept: the same command"
+                say(
+                    f"Interrupted at {shown(path)}. What has arrived is kept: the same command"
                     " goes on from there.",
                     err=True,
                 )
-                ctx.exit(_INTERRUPTED)
+                ctx.exit(INTERRUPTED)
     if failed:
         if len(targets) > 1:
-            click.echo(f"{failed} of {len(targets)} files were not stored.", err=True)
-        ctx.exit(1)
+            say(f"{failed} of {len(targets)} files were not stored.", err=True)
+        ctx.exit(INTERRUPTED if interruption.came else 1)
 
 
 @txstore.command()
@@ -172,50 +174,36 @@ def cancel(
     if topic is not None:
         raise click.UsageError("--topic goes with --config only.")
     with _existing(storage_dir, working_dir) as store:
-        status = store.status(file_id)
-        if status is None:
-            raise click.ClickException(f"no transfer {shown(file_id)} is known; nothing was done.")
-        if status.state == "stored":
-            raise click.ClickException(f"{shown(file_id)} is stored already; nothing was done.")
-        store.cancel(file_id)
-    click.echo(f"cancelled {shown(file_id)}: {human(status.bytes_received)} dropped")
+        try:
+            status = store.status(file_id)
+            if status is None:
+                raise click.ClickException(
+                    f"no transfer {shown(file_id)} is known; nothing was done."
+                )
+            if status.state == "stored":
+                raise click.ClickException(f"{shown(file_id)} is stored already; nothing was done.")
+            store.cancel(file_id)
+        except LockTimeoutError as error:
+            raise click.ClickException(
+                f"{shown(file_id)} was not cancelled: another process has been busy with it for"
+                f" {error.timeout:g} s ({error.path}). Stop that process, or try again later."
+            ) from error
+    say(f"cancelled {shown(file_id)}: {human(status.bytes_received)} dropped")
 
 
 for _command in (fabric.serve, fabric.send, fabric.get, fabric.files):
     txstore.add_command(_command)
 
 
-class _Interruption:
-    """Ctrl-C takes effect between two steps, where nothing is under way; a second one at once."""
-
-    def __init__(self) -> None:
-        self._came = False
-
-    def __enter__(self) -> _Interruption:
-        # Anything else was set by somebody who wants it otherwise (a shell's background job).
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._remember)
-        return self
-
-    def __exit__(self, *unused: object) -> None:
-        if signal.getsignal(signal.SIGINT) == self._remember:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def check(self) -> None:
-        """Stop here if Ctrl-C was pressed."""
-        if self._came:
-            raise KeyboardInterrupt
-
-    def _remember(self, number: int, _frame: FrameType | None) -> None:
-        self._came = True
-        signal.signal(number, signal.default_int_handler)
-
-
 def _targets(files: tuple[str, ...], name: str | None) -> list[tuple[str, str]]:
     """Each source and the name it is stored under; no two under one."""
+    if "" in files:
+        raise click.UsageError("FILE is empty: it must be the path of a file.")
     if name is not None:
         if len(files) > 1:
             raise click.UsageError("--name goes with one FILE only.")
+        if not name:
+            raise click.UsageError("--name is empty: it must be the name of a file.")
         return [(files[0], name)]
     targets = [(path, os.path.basename(os.path.abspath(path))) for path in files]
     counts = Counter(target for _, target in targets)
@@ -233,7 +221,7 @@ def _put(
     source: Source,
     name: str,
     segment_size: int,
-    interruption: _Interruption,
+    interruption: Interruption,
     *,
     quiet: bool,
 ) -> None:
@@ -265,7 +253,7 @@ def _put(
             how = "by another run of this command"
         elif sent < source.size:
             how = f"({human(sent)} of it now) {how}"
-        click.echo(f"stored {shown(name)}: {human(source.size)} {how}")
+        say(f"stored {shown(name)}: {human(source.size)} {how}")
 
 
 @contextmanager

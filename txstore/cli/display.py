@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Protocol
+from contextlib import suppress
+from typing import Any, Protocol, TextIO, cast
 
 import click
 from rich.console import Console
@@ -12,13 +13,17 @@ from rich.progress import (
     BarColumn,
     DownloadColumn,
     Progress,
-    TextColumn,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
     TimeRemainingColumn,
-    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 _SECONDS_BETWEEN_LINES = 5.0
 _LINES_A_FILE = 10
+_NARROW = 60  # columns that all of the bar needs
 
 
 def human(size: float) -> str:
@@ -36,6 +41,15 @@ def shown(text: str) -> str:
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in text
     )
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line about what is done; where it cannot be shown, what is done counts all the same.
+
+    :param err: on standard error
+    """
+    with suppress(OSError, UnicodeEncodeError):
+        click.echo(text, err=err)
 
 
 class Display(Protocol):
@@ -82,7 +96,7 @@ class PlainDisplay:
 
     def note(self, text: str) -> None:
         """Print a line."""
-        click.echo(f"{shown(self._name)}: {text}", err=True)
+        say(f"{shown(self._name)}: {text}", err=True)
 
     def restart(self, offset: int, text: str) -> None:
         """Print a line."""
@@ -105,19 +119,74 @@ class PlainDisplay:
         return offset * _LINES_A_FILE // max(self._size, 1)
 
 
+class _Lenient:
+    """A stream that takes what it can: a terminal that is gone stops nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it, or not."""
+        with suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Likewise."""
+        with suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+class _Console(Console):
+    """Standard error, with its cursor: a killed command could not bring back a hidden one."""
+
+    def __init__(self) -> None:
+        super().__init__(file=cast(TextIO, _Lenient(sys.stderr)), markup=False, highlight=False)
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave it as it is."""
+        return show
+
+
+class _Name(ProgressColumn):
+    """The task's description, cut where there is no room."""
+
+    def render(self, task: Task) -> Text:
+        """One line."""
+        return Text(task.description, no_wrap=True, overflow="ellipsis")
+
+
+class Rate(ProgressColumn):
+    """Bytes a second, in the units of all other sizes."""
+
+    def render(self, task: Task) -> Text:
+        """What is known of it."""
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{human(speed)}/s")
+
+
+def _columns(width: int) -> list[ProgressColumn]:
+    """What there is room for, in one line.  Only the name and the bar give way."""
+    if width < _NARROW:
+        return [_Name(), BarColumn(), TaskProgressColumn(table_column=Column(no_wrap=True))]
+    return [
+        _Name(),
+        BarColumn(),
+        DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
+        Rate(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(table_column=Column(no_wrap=True)),
+    ]
+
+
 class BarDisplay:
     """A bar with bytes, rate and time left, gone when the file is done."""
 
     def __init__(self, name: str, size: int) -> None:
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(),
-            DownloadColumn(binary_units=True),
-            TransferSpeedColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True, markup=False, highlight=False),
-            transient=True,
-        )
+        console = _Console()
+        self._progress = Progress(*_columns(console.width), console=console, transient=True)
         self._name = shown(name)
         self._task = self._progress.add_task(self._name, total=size)
         self._progress.start()
@@ -142,7 +211,7 @@ class BarDisplay:
 
 def display(name: str, size: int, *, quiet: bool, doing: str = "putting") -> Display:
     """The display that fits where standard error goes."""
-    if quiet:
+    if quiet or sys.stderr is None:  # None: the command was started without it
         return NoDisplay()
     if sys.stderr.isatty():
         return BarDisplay(name, size)

@@ -41,6 +41,8 @@ def explain(error: Exception) -> str:
         )
     if isinstance(error, NameRefusedError):
         return f"the name {error.name!r} is refused: {error.reason}. Choose another with --name."
+    if isinstance(error, MemoryError):
+        return f"there is not enough memory for it. Choose a smaller --segment-size. {_AGAIN}"
     if isinstance(error, OSError):
         return _explain_disk(error)
     return str(error)

@@ -1,0 +1,69 @@
+"""The bar that ``txstore put`` shows on a terminal."""
+
+from __future__ import annotations
+
+import errno
+import io
+import sys
+
+import pytest
+from rich.progress import Task, TaskID
+
+from txstore.cli.display import BarDisplay, Rate
+
+MIB = 2**20
+
+
+class Terminal(io.StringIO):
+    """What was written to a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class GoneTerminal(Terminal):
+    """One that was closed."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    def flush(self) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+
+def show(monkeypatch: pytest.MonkeyPatch, terminal: Terminal, width: int, name: str) -> str:
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "xterm")
+    view = BarDisplay(name, 1000 * MIB)
+    view.restart(0, "a note")
+    for done in (1, 500, 999):
+        view.reached(done * MIB)
+    view.close()
+    return terminal.getvalue()
+
+
+@pytest.mark.parametrize("name", ["f", "long" * 50])
+@pytest.mark.parametrize("width", [10, 20, 39, 40, 59, 60, 80, 120])
+def test_the_bar_is_one_line_at_any_width(
+    monkeypatch: pytest.MonkeyPatch, width: int, name: str
+) -> None:
+    written = show(monkeypatch, Terminal(), width, name)
+    # How rich goes back over a bar of more than one line.
+    assert "\x1b[1A\x1b[2K\x1b[1A" not in written
+    assert "%" in written or "MiB" in written
+
+
+def test_the_cursor_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[?25" not in show(monkeypatch, Terminal(), 80, "f")
+
+
+def test_a_terminal_that_is_gone_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    show(monkeypatch, GoneTerminal(), 80, "f")
+
+
+@pytest.mark.parametrize(("speed", "text"), [(None, ""), (1500.0, "1.5 KiB/s"), (3e6, "2.9 MiB/s")])
+def test_rates_are_in_the_units_of_sizes(speed: float | None, text: str) -> None:
+    task = Task(TaskID(0), "f", 10, 0, _get_time=lambda: 0.0)
+    task.finished_speed = speed
+    assert Rate().render(task).plain == text
