@@ -186,12 +186,12 @@ def test_a_process_killed_from_outside_at_any_moment_is_gone_on_from(
     assert stored(storage) == {"large": source.read_bytes()}
 
 
-def test_after_sigkill_behind_the_final_ack_the_same_command_stores_the_file_again(
+def test_after_sigkill_behind_the_final_ack_the_same_command_finds_the_file_stored(
     source: Path, storage: Path
 ) -> None:
     run_process(*put(source, storage), setup=after_ack(10, KILL), code=-signal.SIGKILL)
     assert stored(storage) == {"source.bin": source.read_bytes()}
-    run(*put(source, storage))
+    assert run(*put(source, storage)).stdout == "already stored source.bin: 9.9 KiB\n"
     assert stored(storage) == {"source.bin": source.read_bytes()}
 
 

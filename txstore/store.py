@@ -291,7 +291,8 @@ class FileStoreManager:
         :param name: its name in the storage
         :param found: what ``stat`` says of it now
         :return: lower-case hex, from its completion while inode, size and time of change are
-            those of the file that was published; else ``None``
+            those of the file that was published; else ``None``, also where a power loss may have
+            taken bytes or, as the level says, could yet take them
         :raises NameRefusedError: nothing is stored under such a name
         """
         path = self._rules.normalise(name, None)
@@ -302,7 +303,8 @@ class FileStoreManager:
         done = latest[1]
         published = (done.inode, done.size, done.mtime_ns)
         same = published == (found.st_ino, found.st_size, found.st_mtime_ns)
-        return done.sha256.hex() if same else None
+        kept = done.durable or (not self._level.keeps_files and done.boot == self._home.boot)
+        return done.sha256.hex() if same and kept else None
 
     def cancel(self, file_id: str) -> FileStoreSegmentResult:
         """Drop an unfinished transfer, as a ``cancel`` message does.

@@ -230,7 +230,7 @@ def _put(
 
     started = time.monotonic()
     sent = 0
-    by_another = False
+    stored = Stored(0)
     with closing(display(name, source.size, quiet=quiet)) as view:
         for event in Put(store, source, name, segment_size).run():
             match event:
@@ -241,19 +241,23 @@ def _put(
                 case Acked(offset):
                     sent += event.sent
                     view.reached(offset)
-                case Stored(by_another=by_another):
+                case Stored():
+                    stored = event
                     sent += event.sent
                     view.reached(source.size)
                     break
             interruption.check()
     if not quiet:
         seconds = time.monotonic() - started
-        how = f"in {seconds:.2f} s ({human(sent / seconds)}/s)"
-        if by_another:
-            how = "by another run of this command"
+        how = f" in {seconds:.2f} s ({human(sent / seconds)}/s)"
+        if stored.already:
+            how = ""
+        elif stored.by_another:
+            how = " by another run of this command"
         elif sent < source.size:
-            how = f"({human(sent)} of it now) {how}"
-        say(f"stored {shown(name)}: {human(source.size)} {how}")
+            how = f" ({human(sent)} of it now){how}"
+        done = "already stored" if stored.already else "stored"
+        say(f"{done} {shown(name)}: {human(source.size)}{how}")
 
 
 @contextmanager

@@ -5,6 +5,9 @@ send.  Its transfer's id is made of the stored name and the source's path, so th
 what was left behind, and of a random part: no id is ever used for a second file, so no answer can
 come from the completion record of an earlier one.
 
+A file that is stored already is not sent again, so that a command for several files goes on with
+the one at which it was cut off.
+
 What was left is built on only after the source's own first bytes were found to have the SHA-256
 that the store holds; the hash in the final message stands behind that.  A source that was changed
 starts over; one that changes while it is read ends in an error before the final message: the
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -33,6 +37,10 @@ from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
 
 #: the topic that upstream's client sends files to
 TOPIC = "/opendxl-file-transfer/service/file-transfer/file/store"
+
+# What an id may not hold, and what a shell would not take as it is.
+_NOT_IN_IDS = re.compile(r"[^\w-]+")
+_READABLE = 60
 
 # Rounds without any new byte acknowledged, by whomever, before the transfer is given up.
 _MAX_STALLED = 10
@@ -72,10 +80,12 @@ class Stored:
     """The file is in the storage, always the last event; `sent` bytes came from its last message.
 
     With `by_another`, another run of the same command brought it there: it was read and is right.
+    With `already`, it was there as it is now published before anything of it was sent.
     """
 
     sent: int
     by_another: bool = False
+    already: bool = False
 
 
 Event = Checked | Resumed | StartedOver | Acked | Stored
@@ -84,7 +94,9 @@ Event = Checked | Resumed | StartedOver | Acked | Stored
 def transfer_prefix(name: str, path: str) -> str:
     """What the ids of all transfers of the file at `path` to the stored name `name` begin with."""
     digest = hashlib.sha256(os.fsencode(name) + b"\0" + os.fsencode(path)).hexdigest()
-    return f"put-{digest[:32]}-"
+    # For whoever reads a list of ids: the digest alone tells the transfers apart.
+    readable = _NOT_IN_IDS.sub("-", os.path.basename(name))[:_READABLE].strip("-")
+    return f"put-{readable}-{digest[:16]}-"
 
 
 class Put:
@@ -110,7 +122,9 @@ class Put:
             if self.file_id is not None and (yield from self._stored_by_another(self.file_id)):
                 yield Stored(0, by_another=True)
                 return
-            yield from self._take_up()
+            if not (yield from self._take_up()):
+                yield Stored(0, already=True)
+                return
             stalled = 0 if self._hash.offset > furthest else stalled + 1
             furthest = max(furthest, self._hash.offset)
             try:
@@ -125,8 +139,9 @@ class Put:
                 yield StartedOver("what the store received was not this file")
         raise CommandError("others keep changing its transfer. Run the same command again later.")
 
-    def _take_up(self) -> Generator[Event, None, None]:
-        """Find a transfer that is the beginning of the source, or begin one."""
+    def _take_up(self) -> Generator[Event, None, bool]:
+        """Find a transfer that is the beginning of the source, or begin one; ``False``: there is
+        nothing to send, since the file is stored."""
         again = self.file_id is not None
         while (found := self._begun()) is not None:
             reason = yield from self._mismatch(found)
@@ -135,12 +150,15 @@ class Put:
                 self._segments = found.segments_received
                 if not again:
                     yield Resumed(found.bytes_received)
-                return
+                return True
             self._store.cancel(found.file_id)
             yield StartedOver(reason)
+        if (yield from self._stored_already()):
+            return False
         self.file_id = self._prefix + uuid.uuid4().hex[:8]
         self._segments = 0
         yield from self._move_to(0)
+        return True
 
     def _begun(self) -> TransferStatus | None:
         """The transfer that this run is at, else the one that an earlier run brought furthest."""
@@ -184,6 +202,22 @@ class Put:
         message.payload = payload
         message.other_fields = fields
         return message
+
+    def _stored_already(self) -> Generator[Event, None, bool]:
+        """Whether what the store published last under the name is, as far as it knows, this file
+        and still there.  The stored file is not read."""
+        try:
+            found = os.lstat(os.path.join(self._store.storage_dir, self._name))
+        except OSError:
+            return False
+        if found.st_size != self._source.size:
+            return False
+        sha256 = self._store.stored_sha256(self._name, found)
+        if sha256 is None:
+            return False
+        yield from self._move_to(self._source.size)
+        self._source.check_unchanged()
+        return sha256 == self._hash.followed_by(b"")
 
     def _stored_by_another(self, file_id: str) -> Generator[Event, None, bool]:
         """Whether `file_id` is finished and the file in the storage is, byte for byte, this one."""
