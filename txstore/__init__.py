@@ -34,6 +34,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in {"errors", *_HOMES.values()}:
+        return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
