@@ -11,12 +11,10 @@ from __future__ import annotations
 import json
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, suppress
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
@@ -25,69 +23,30 @@ import click
 from txstore.cli import options
 from txstore.cli.display import display, human, shown
 from txstore.cli.problems import explain
-from txstore.dxl.protocol import STORE_TOPIC, checked_topic
+from txstore.dxl.command_parts import (
+    BAD_CONFIG,
+    FAILED,
+    INTERRUPTED,
+    connected,
+    ctrl_c,
+    fabric_options,
+    topic_option,
+)
+from txstore.dxl.protocol import STORE_TOPIC
 
 if TYPE_CHECKING:
     from txstore.dxl.config import ServiceConfig
     from txstore.dxl.link import Link
     from txstore.dxl.sender import FileSender, SendProgress
 
-FAILED = 1
-BAD_CONFIG = 78
-INTERRUPTED = 130
+__all__ = ["cancel_on_fabric", "files", "get", "send", "serve", "topic_option"]
 
 #: Seconds after Ctrl-C in which another one means: cancel.
 SECOND_THOUGHTS = 2.0
 
 
-def topic_option(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A topic that messages can be sent to."""
-    try:
-        return value if value is None else checked_topic(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.", ctx, param) from error
-
-
 def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
     return None if value == "auto" else options.segment_size(ctx, param, value)
-
-
-def _fabric_options(command: options.Command) -> options.Command:
-    for option in (
-        click.option(
-            "--retry-for",
-            type=click.FloatRange(min=0),
-            default=600.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to go on while nothing goes forward.",
-        ),
-        click.option(
-            "--timeout",
-            type=click.FloatRange(min=0.1),
-            default=20.0,
-            show_default=True,
-            metavar="SECONDS",
-            help="How long to wait for one answer.",
-        ),
-        click.option(
-            "--topic",
-            callback=topic_option,
-            default=STORE_TOPIC,
-            metavar="TOPIC",
-            help="Topic of the store. [default: that of the file transfer service]",
-        ),
-        click.option(
-            "--config",
-            "config_dir",
-            required=True,
-            callback=options.folder,
-            metavar="DIR",
-            help="Folder with dxlclient.config, which selects the fabric.",
-        ),
-    ):
-        command = option(command)
-    return command
 
 
 @click.command()
@@ -156,7 +115,7 @@ def _tell_systemd(state: str) -> None:
 
 @click.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
-@_fabric_options
+@fabric_options
 @click.option(
     "--to",
     metavar="NAME",
@@ -191,7 +150,7 @@ def send(
     from txstore.dxl.sender import FileSender
 
     failed = 0
-    with _link(config_dir, timeout, retry_for) as link:
+    with connected(config_dir, timeout, retry_for) as link:
         sender = FileSender(link, store_topic=topic, segment_size=segment_size)
         for path, name in targets:
             try:
@@ -211,7 +170,7 @@ def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) 
     last: SendProgress | None = None
     with (
         closing(display(name, os.path.getsize(path), quiet=quiet, doing="sending")) as view,
-        _ctrl_c(link) as again,
+        ctrl_c(link) as again,
     ):
         link.notice = view.note
 
@@ -245,22 +204,6 @@ def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) 
         click.echo(f"stored {shown(name)}: {human(sent.size)} {how}, SHA-256 {sent.sha256}")
 
 
-@contextmanager
-def _ctrl_c(link: Link) -> Iterator[threading.Event]:
-    """The first Ctrl-C stops the link, the next one sets the event."""
-    from txstore.dxl.signals import relayed
-
-    again = threading.Event()
-
-    def came() -> None:
-        if link.stop.is_set():
-            again.set()
-        link.stop.set()
-
-    with relayed(signal.SIGINT, to=came):
-        yield again
-
-
 def _targets(files: tuple[str, ...], to: str | None) -> list[tuple[str, str]]:
     names = [os.path.basename(os.path.abspath(path)) for path in files]
     if to == "":
@@ -278,7 +221,7 @@ def _targets(files: tuple[str, ...], to: str | None) -> list[tuple[str, str]]:
 
 @click.command()
 @click.argument("name")
-@_fabric_options
+@fabric_options
 @click.option(
     "--output",
     callback=options.folder,
@@ -306,10 +249,10 @@ def get(
     target = os.path.basename(name.rstrip("/")) if output is None else output
     if os.path.isdir(target):
         target = os.path.join(target, os.path.basename(name.rstrip("/")))
-    with _link(config_dir, timeout, retry_for) as link:
+    with connected(config_dir, timeout, retry_for) as link:
         fetcher = FileFetcher(link, store_topic=topic)
         size = fetcher.version(name).size
-        with closing(display(name, size, quiet=quiet, doing="getting")) as view, _ctrl_c(link):
+        with closing(display(name, size, quiet=quiet, doing="getting")) as view, ctrl_c(link):
             link.notice = view.note
             try:
                 version = fetcher.get(name, target, lambda done, _size: view.reached(done))
@@ -321,7 +264,7 @@ def get(
 
 
 @click.command()
-@_fabric_options
+@fabric_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def files(config_dir: str, topic: str, timeout: float, retry_for: float, as_json: bool) -> None:
     """List the files in the store on a DXL fabric.
@@ -330,7 +273,7 @@ def files(config_dir: str, topic: str, timeout: float, retry_for: float, as_json
     """
     from txstore.dxl.fetcher import FileFetcher
 
-    with _link(config_dir, timeout, retry_for) as link:
+    with connected(config_dir, timeout, retry_for) as link:
         for file in FileFetcher(link, store_topic=topic).files():
             if as_json:
                 click.echo(json.dumps(vars(file)))
@@ -356,38 +299,8 @@ def cancel_on_fabric(
     """
     from txstore.dxl.sender import FileSender
 
-    with _link(config_dir, timeout, retry_for) as link:
+    with connected(config_dir, timeout, retry_for) as link:
         dropped = FileSender(link, store_topic=topic).cancel(file_id)
     if not dropped:
         raise click.ClickException(f"no unfinished transfer {shown(file_id)} is known.")
     click.echo(f"cancelled {shown(file_id)}: {dropped} segments dropped")
-
-
-@contextmanager
-def _link(config_dir: str, timeout: float, retry_for: float) -> Iterator[Link]:
-    """A link; what goes wrong on it ends the command with a message."""
-    from txstore.dxl.errors import ConfigError, FabricError, InterruptedSendError
-    from txstore.dxl.link import Link
-
-    def notice(text: str) -> None:
-        click.echo(shown(text), err=True)
-
-    _quiet_library()
-    try:
-        with Link(config_dir, answer_timeout=timeout, retry_for=retry_for, notice=notice) as link:
-            yield link
-    except ConfigError as error:
-        click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
-        sys.exit(BAD_CONFIG)
-    except (InterruptedSendError, KeyboardInterrupt):
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:
-        raise  # not worth a word: who reads what is printed has enough
-    except (FabricError, OSError) as error:
-        click.echo(f"Error: {shown(explain(error))}", err=True)
-        sys.exit(FAILED)
-
-
-def _quiet_library() -> None:
-    # It logs each lost connection on several lines; what matters of it the commands say.
-    logging.getLogger("dxlclient").setLevel(logging.CRITICAL)
