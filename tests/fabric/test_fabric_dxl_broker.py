@@ -14,7 +14,14 @@ from dxlfiletransferclient import FileTransferClient
 from fabric_broker import PATIENCE, MakeFile, ServiceProcess, StartService, wait_until
 
 from txstore import FileStoreManager
-from txstore.dxl import FileFetcher, FileSender, FileTransferService, Link, SendProgress
+from txstore.dxl import (
+    FileFetcher,
+    FileSender,
+    FileTransferService,
+    Link,
+    NoAnswerError,
+    SendProgress,
+)
 from txstore.dxl import service as service_module
 from txstore.dxl.fabric import Connection
 from txstore.dxl.protocol import STORE_TOPIC
@@ -181,6 +188,14 @@ def test_answers_come_twice_or_never(
     sent = FileSender(link, segment_size=SEGMENT).send(path)
     assert sent.segments == 10
     assert (storage / path.name).read_bytes() == path.read_bytes()
+
+
+def test_a_missing_answer_is_told_with_a_time_that_people_read(
+    dxl_broker: DxlBroker, link: Link
+) -> None:
+    dxl_broker.hears = lambda _request: False
+    with pytest.raises(NoAnswerError, match=r"no answer within 0\.3 s$"):
+        link.once(STORE_TOPIC, b"", timeout=0.3237128)
 
 
 def test_instances_with_one_client_id_in_their_configuration(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import socket
 import ssl
 import threading
@@ -48,6 +49,9 @@ CLOSE_TIMEOUT = 20.0
 
 _POLL = 0.1
 
+#: What OpenSSL says where one side takes no TLS before 1.3.
+_NEWER_ONLY = ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE")
+
 Handler = Callable[[Any], "Reply | ErrorReply"]
 
 
@@ -67,9 +71,7 @@ def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
     if not config.brokers:
         raise ConfigError(path, "names no broker")
     try:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.load_verify_locations(config.broker_ca_bundle)
-        context.load_cert_chain(config.cert_file, config.private_key)
+        _tls_context(config)
     except (OSError, ValueError) as error:
         raise ConfigError(
             path,
@@ -206,6 +208,7 @@ class Connection:
         :param interrupted: asked now and then; once true the wait ends
         :raises NoAnswerError: if the time, the connection or the caller's patience ended first
         :raises RemoteError: if the answer is an error
+        :raises FabricError: if the request holds text that no message can carry
         """
         message = Request(topic)
         message.payload = payload
@@ -213,12 +216,15 @@ class Connection:
         message.service_id = service_id
         answer = _Answer()
         deadline = time.monotonic() + timeout
-        self._client.async_request(message, answer)
+        try:
+            self._client.async_request(message, answer)
+        except UnicodeEncodeError as error:
+            raise FabricError(f"{error.object!r} is not UTF-8 and cannot be sent") from error
         while not answer.arrived.wait(_POLL):
             if not self.connected:
                 raise NoAnswerError("the connection to the fabric was lost")
             if time.monotonic() >= deadline:
-                raise NoAnswerError(f"no answer within {timeout:g} s")
+                raise NoAnswerError(f"no answer within {round(timeout, 1):g} s")
             if interrupted():
                 raise NoAnswerError("interrupted")
         response = answer.message
@@ -289,8 +295,25 @@ class Connection:
             self._client.destroy()
 
 
+def _tls_context(config: Any) -> ssl.SSLContext:
+    """TLS as ``dxlclient`` speaks it, up to the version whose handshake tells everything.
+
+    :raises OSError: its certificates cannot be used
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # From 1.3 on a client hears only after its handshake that its certificate is refused.
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers("DEFAULT:AES128-SHA256")
+    context.load_verify_locations(config.broker_ca_bundle)
+    context.load_cert_chain(config.cert_file, config.private_key)
+    return context
+
+
 def _check_reachable(config: Any) -> None:
     """Find out at once what takes dxlclient ten seconds, and why.
+
+    It would not say what is wrong with a certificate, and one of its threads would die of it.
 
     :raises FabricError: no broker takes connections
     """
@@ -300,12 +323,32 @@ def _check_reachable(config: Any) -> None:
     for broker in config.brokers:
         for host in dict.fromkeys(filter(None, (broker.host_name, broker.ip_address))):
             try:
-                socket.create_connection((host, int(broker.port)), REACH_TIMEOUT).close()
+                with socket.create_connection((host, int(broker.port)), REACH_TIMEOUT) as plain:
+                    _shake_hands(_tls_context(config), plain)
             except OSError as error:
-                problems.append(f"{host} port {broker.port}: {error}")
+                problems.append(f"{host} port {broker.port}: {_without_codes(error)}")
             else:
                 return
     raise FabricError(f"cannot connect to the fabric: {'; '.join(problems)}")
+
+
+def _shake_hands(context: ssl.SSLContext, plain: socket.socket) -> None:
+    """Find out whether broker and client take each other's certificates.
+
+    :raises OSError: they do not
+    """
+    try:
+        context.wrap_socket(plain).close()
+    except TimeoutError:
+        pass  # a slow one, for which dxlclient waits longer
+    except ssl.SSLError as error:
+        if error.reason not in _NEWER_ONLY:
+            raise  # else dxlclient will see
+
+
+def _without_codes(error: OSError) -> str:
+    """What OpenSSL says, without its names for it and its line numbers."""
+    return re.sub(r"^\[SSL[^]]*\] | \(_ssl\.c:\d+\)$", "", str(error))
 
 
 def _send_at_once(_client: object, _userdata: object, sock: Any) -> None:
