@@ -6,9 +6,10 @@ import errno
 import hashlib
 import json
 import logging
+import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from txstore import FileStoreManager, FileStoreProp, FileStoreResultProp
@@ -24,6 +25,7 @@ from txstore.dxl.protocol import (
     RequestedVersionError,
     StatusAnswer,
     StoredVersion,
+    brief,
     decode_json,
     error_reply,
     json_reply,
@@ -98,10 +100,10 @@ class StoreHandlers:
         try:
             return handler(message)
         except RequestError as error:
-            logger.info("Refused: %s", error)
+            logger.info("Refused: %s", brief(str(error)))
             return error_reply(error)
         except (TxStoreError, OSError) as error:
-            logger.error("Failed: %s", error)
+            logger.error("Failed: %s", brief(str(error)))
             return error_reply(error)
         except Exception as error:
             # Whatever it was, the sender has to hear of it, or it waits for nothing.
@@ -110,43 +112,51 @@ class StoreHandlers:
 
     def _store(self, message: Any) -> Reply:
         fields = message.other_fields
-        self._check_limits(fields, len(message.payload or b""))
+        if isinstance(fields, Mapping):
+            self._check_limits(fields, message.payload)
         result = self._manager.store_segment(message)
+        # A transfer that is cancelled the store logs itself.
         if result.file_result == FileStoreResultProp.STORE:
             logger.info(
-                "Stored %r: %s bytes, SHA-256 %s, %d segments, id %s",
-                *(fields[FileStoreProp.NAME], fields[FileStoreProp.SIZE]),
+                "Stored %r: %d bytes, SHA-256 %s, %d segments, id %r",
+                *(fields[FileStoreProp.NAME], int(fields[FileStoreProp.SIZE])),
                 *(fields[FileStoreProp.HASH_SHA256], result.segments_received, result.file_id),
             )
-        elif result.file_result == FileStoreResultProp.CANCEL:
-            logger.info("Cancelled id %s, %d segments", result.file_id, result.segments_received)
         return json_reply(result.to_dict())
 
-    def _check_limits(self, fields: Any, payload_size: int) -> None:
-        """Refuse what goes beyond the configuration's limits.  Repeats are the store's to judge."""
+    def _check_limits(self, fields: Mapping[str, Any], payload: Any) -> None:
+        """Refuse what goes beyond the configuration's limits.  Repeats are the store's to judge.
+
+        A sender that says the whole file's size with its first segment is refused then; one that
+        does not, as upstream's, when the file has grown too large.
+        """
         largest = self._config.max_file_size
         most = self._config.max_transfers
         result = fields.get(FileStoreProp.RESULT)
         if (largest is None and most is None) or result == FileStoreResultProp.CANCEL:
             return
+        payload_size = len(payload) if isinstance(payload, bytes) else 0
         if largest is not None and payload_size > largest:
-            raise LimitError(f"Files of at most {largest} bytes are taken")
+            raise _too_large(fields, largest)
         file_id = fields.get(FileStoreProp.ID)
         status = self._manager.status(file_id) if file_id else None
         segments, received = 0, 0
-        number = _segment_number(fields)
+        number = _number_in(fields, FileStoreProp.SEGMENT_NUMBER)
         if status is not None and (status.state != "stored" or number == status.segments_received):
             segments, received = status.segments_received, status.bytes_received
         if number != segments + 1:
             return
-        if largest is not None and received + payload_size > largest:
-            raise LimitError(f"Files of at most {largest} bytes are taken", file_id=file_id)
+        size = max(received + payload_size, _number_in(fields, FileStoreProp.SIZE) or 0)
+        if largest is not None and size > largest:
+            raise _too_large(fields, largest)
         # A file that comes in one segment leaves no unfinished transfer behind.
         if most is not None and segments == 0 and not result:
             under_way = len(self._manager.transfers())
             if under_way >= most:
                 raise LimitError(
-                    f"{under_way} transfers are under way, and no more are taken", file_id=file_id
+                    f"{_file(fields)} is refused: {under_way} transfers are under way, and no more"
+                    " are taken",
+                    file_id=file_id,
                 )
 
     def _status(self, message: Any) -> Reply:
@@ -169,7 +179,7 @@ class StoreHandlers:
     def _list(self, message: Any) -> Reply:
         request = decode_json(message.payload)
         after = request.get("after")
-        if after is not None and not isinstance(after, str):
+        if after is not None and not _is_name(after):
             raise FieldError("after should be a name", field="after", received=after)
         limit = min(_number(request, "limit", PAGE), PAGE)
         page: list[dict[str, object]] = []
@@ -193,24 +203,25 @@ class StoreHandlers:
         try:
             opened = self._stored.open(name)
         except PermissionError as error:
-            raise RequestError(f"The file {name!r} cannot be read by the service") from error
+            raise RequestError(f"The file {name!r:.100} cannot be read by the service") from error
         except OSError as error:
             if error.errno not in _NO_FILE:
                 raise
-            raise NoSuchFileError(f"No file {name!r} is stored") from error
+            raise NoSuchFileError(f"No file {name!r:.100} is stored") from error
         except NameRefusedError as error:
-            raise RequestError(f"The name {name!r} is refused: {error.reason}") from error
+            raise RequestError(f"The name {name!r:.100} is refused: {error.reason}") from error
         with opened.file as file:
             version = StoredVersion(opened.size, opened.mtime_ns, self._hash_of(opened, name))
             wanted = request.get("version")
             if wanted is not None and StoredVersion.from_fields(wanted) != version:
                 raise RequestedVersionError(
-                    f"The file {name!r} is another now: {version}. Get it again from its start"
+                    f"The file {name!r:.100} is another now. Get it again from its start"
                 )
-            file.seek(offset)
+            # Further than its end there is nothing, and no file system has every number's place.
+            file.seek(min(offset, opened.size))
             data = file.read(length)
             if opened.changed():
-                raise RequestedVersionError(f"The file {name!r} was changed while it was read")
+                raise RequestedVersionError(f"The file {name!r:.100} was changed while it was read")
         fields = {MARK: VERSION, "offset": str(offset), **version.to_fields()}
         return Reply(data, {**fields, "segment_sha256": hashlib.sha256(data).hexdigest()})
 
@@ -219,15 +230,40 @@ class StoreHandlers:
             return opened.sha256
         sha256 = self._hashes.get(opened.identity, opened.file)
         if opened.changed():
-            raise RequestedVersionError(f"The file {name!r} was changed while it was read")
+            raise RequestedVersionError(f"The file {name!r:.100} was changed while it was read")
         return sha256
 
 
-def _segment_number(fields: Any) -> int | None:
+def _number_in(fields: Mapping[str, Any], name: str) -> int | None:
     try:
-        return int(fields.get(FileStoreProp.SEGMENT_NUMBER))
-    except (TypeError, ValueError):
-        return None  # the store says what is wrong with it
+        return int(fields[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None  # missing, or the store says what is wrong with it
+
+
+def _file(fields: Mapping[str, Any]) -> str:
+    name = fields.get(FileStoreProp.NAME)
+    file_id = fields.get(FileStoreProp.ID)
+    what = f"The file {name!r:.100}" if name else "The file"
+    return f"{what} with id {file_id!r:.300}" if file_id else what
+
+
+def _too_large(fields: Mapping[str, Any], largest: int) -> LimitError:
+    return LimitError(
+        f"{_file(fields)} is refused: files of at most {largest} bytes are taken",
+        file_id=fields.get(FileStoreProp.ID),
+    )
+
+
+def _is_name(value: object) -> bool:
+    """Whether it is text that a file system's names can hold."""
+    if not isinstance(value, str):
+        return False
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _number(request: dict[str, Any], field: str, default: int) -> int:

@@ -43,6 +43,10 @@ MESSAGE_LIMIT = 1024 * 1024
 MESSAGE_HEADROOM = 16 * 1024
 LARGEST_SEGMENT = MESSAGE_LIMIT - MESSAGE_HEADROOM
 
+#: Characters of an error that are sent or logged: a request's own text, sent back escaped, might be
+#: more than a message holds.
+LONGEST_TEXT = 1000
+
 
 class ErrorKind(str, enum.Enum):
     """What a client can do about an error; sent as the field ``error``."""
@@ -139,12 +143,17 @@ class StoredVersion:
     def from_fields(cls, fields: Mapping[str, Any]) -> StoredVersion:
         """From message fields or decoded JSON.
 
-        :raises ValueError: if one is missing or malformed
+        :raises errors.FieldError: if one is missing or malformed
         """
         try:
-            return cls(int(fields["size"]), int(fields["mtime_ns"]), str(fields["sha256"]))
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"incomplete version of a stored file: {error}") from error
+            # By way of text, since int() would take fractions and truth values.
+            size, mtime_ns = (int(str(fields[each])) for each in ("size", "mtime_ns"))
+            sha256 = fields["sha256"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_version(fields) from error
+        if not isinstance(sha256, str):
+            raise _no_version(fields)
+        return cls(size, mtime_ns, sha256)
 
 
 @dataclass(frozen=True)
@@ -207,6 +216,8 @@ def decode_json(payload: bytes | None) -> dict[str, Any]:
 
     :raises errors.FieldError: if it is not one
     """
+    if payload is not None and not isinstance(payload, bytes):
+        raise errors.FieldError("The payload should be a JSON object, as bytes", field="payload")
     try:
         value = json.loads((payload or b"{}").rstrip(b"\0") or b"{}")
     except (ValueError, RecursionError) as error:
@@ -237,6 +248,13 @@ _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
 )
 
 
+def brief(text: str) -> str:
+    """A text that can be packed into a message, cut to :data:`LONGEST_TEXT`."""
+    cut = text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "..."
+    # A file name that is not UTF-8 holds lone surrogates, which cannot be packed.
+    return cut.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def error_reply(error: Exception) -> ErrorReply:
     """The answer that tells a client what ``error`` is and what it can do about it."""
     kind = next((kind for cls, kind in _KINDS if isinstance(error, cls)), ErrorKind.UNAVAILABLE)
@@ -244,18 +262,21 @@ def error_reply(error: Exception) -> ErrorReply:
     for fact in ("expected", "received", "file_id"):
         value = getattr(error, fact, None)
         if value is not None:
-            sent[fact] = _wire_text(str(value))
+            sent[fact] = brief(str(value))
     text = str(error)
     if isinstance(error, OSError) and not isinstance(error, errors.TxStoreError):
         # A sender would take it for an error of its own disk.
         text = f"The service cannot do this now: {error.strerror or error}"
-    return ErrorReply(_wire_text(text), sent)
+    return ErrorReply(brief(text), sent)
+
+
+def _no_version(received: object) -> errors.FieldError:
+    return errors.FieldError(
+        "The version of a stored file should be its size, mtime_ns and sha256 as answered before",
+        field="version",
+        received=received,
+    )
 
 
 def _known(cls: type[StatusAnswer | ListedFile], value: Mapping[str, Any]) -> dict[str, Any]:
     return {field.name: value[field.name] for field in fields(cls) if field.name in value}
-
-
-def _wire_text(text: str) -> str:
-    # A file name that is not UTF-8 holds lone surrogates, which cannot be packed into a message.
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
