@@ -86,6 +86,30 @@ def test_a_bad_option_is_named(tmp_path: Path, line: str) -> None:
         config(tmp_path, f"[General]\nstorageDir=/s\n{line}\n")
 
 
+@pytest.mark.parametrize(
+    ("line", "threads", "queue_size", "told"),
+    [
+        ("threadCount=ten", 10, 1000, "threadCount: should be a whole number, but is 'ten'"),
+        ("queueSize=1.5", 10, 1000, "queueSize: should be a whole number, but is '1.5'"),
+        ("queueSize=%(missing)s", 10, 1000, "queueSize"),
+        *(("queueSize=0", 10, 0, ""), ("queueSize=-1", 10, 0, ""), ("threadCount=+3", 3, 1000, "")),
+    ],
+)
+def test_the_pool_is_configured_as_upstreams_is(
+    tmp_path: Path, line: str, threads: int, queue_size: int, told: str
+) -> None:
+    read = config(tmp_path, f"[General]\nstorageDir=/s\n[IncomingMessagePool]\n{line}\n")
+    assert (read.threads, read.queue_size) == (threads, queue_size)
+    assert [told in each for each in read.ignored] == [True] * bool(told)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_pool_without_threads_is_refused(tmp_path: Path, count: int) -> None:
+    text = f"[General]\nstorageDir=/s\n[IncomingMessagePool]\nthreadCount={count}\n"
+    with pytest.raises(ConfigError, match="threadCount: should be a whole number from 1"):
+        config(tmp_path, text)
+
+
 def test_options_that_there_are_not_are_told(tmp_path: Path) -> None:
     read = config(
         tmp_path,
@@ -94,8 +118,8 @@ def test_options_that_there_are_not_are_told(tmp_path: Path) -> None:
     )
     path = tmp_path / "dxlfiletransferservice.config"
     assert read.ignored == (
-        f"{path}: [General] durabilty",
-        f"{path}: [IncomingMessagePool] mode",
+        f"{path}: [General] durabilty: no such option",
+        f"{path}: [IncomingMessagePool] mode: no such option",
     )
 
 

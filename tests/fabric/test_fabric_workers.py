@@ -145,6 +145,41 @@ def test_a_dead_worker_is_started_again(
     assert service.terminate() == 0
 
 
+@pytest.mark.parametrize("edited", ["[General]\nstorageDir=other\n", "broken\n"])
+def test_a_worker_started_again_serves_what_the_service_was_started_with(
+    shared_dir: Path,
+    link: Link,
+    storage: Path,
+    make_file: MakeFile,
+    start_service: StartService,
+    edited: str,
+) -> None:
+    service = start_service(shared_dir, "--workers", "2")
+    (shared_dir / "dxlfiletransferservice.config").write_text(edited)
+    for number in (1, 2):
+        victim = int(service.wait_line(f"Worker {number} is process").split()[-1])
+        os.kill(victim, signal.SIGKILL)
+    wait_until(
+        lambda: sum("INFO Serving" in line for line in service.output) == 4,
+        "both are there again",
+    )
+    path = make_file(4 * SEGMENT)
+    FileSender(link, segment_size=SEGMENT).send(path)
+    assert (storage / path.name).read_bytes() == path.read_bytes()
+    assert service.terminate() == 0
+
+
+def test_a_worker_that_cannot_start_again_says_why(
+    shared_dir: Path, start_service: StartService
+) -> None:
+    service = start_service(shared_dir, "--workers", "2")
+    (shared_dir / "dxlclient.config").unlink()
+    os.kill(int(service.wait_line("Worker 1 is process").split()[-1]), signal.SIGKILL)
+    assert "dxlclient.config: there is no such file" in service.wait_line("cannot work any more")
+    assert service.terminate() == 0
+    assert not any("Traceback" in line for line in service.output)
+
+
 def test_workers_end_with_their_supervisor(shared_dir: Path, start_service: StartService) -> None:
     service = start_service(shared_dir, "--workers", "2")
     workers = [int(line.split()[-1]) for line in service.output if "is process" in line]
@@ -213,6 +248,19 @@ def _storage_is_a_file(folder: Path) -> None:
     )
 
 
+def _working_dir_is_a_file(folder: Path) -> None:
+    (folder / "file").touch()
+    (folder / "dxlfiletransferservice.config").write_text(
+        f"[General]\nstorageDir={folder / 'files'}\nworkingDir={folder / 'file'}\n"
+    )
+
+
+def _mode_for_nobody(folder: Path) -> None:
+    (folder / "dxlfiletransferservice.config").write_text(
+        f"[General]\nstorageDir={folder / 'files'}\nmode=0000\n"
+    )
+
+
 def _no_client_config(folder: Path) -> None:
     (folder / "dxlclient.config").unlink()
 
@@ -248,7 +296,9 @@ def _bad_logging_class(folder: Path) -> None:
     [
         (_no_storage, "storageDir is missing"),
         (_no_service_config, "dxlfiletransferservice.config"),
-        (_storage_is_a_file, "Not a directory"),
+        (_storage_is_a_file, "[General] storageDir: "),
+        (_working_dir_is_a_file, "[General] workingDir: "),
+        (_mode_for_nobody, "[General] mode: "),
         (_no_client_config, "there is no such file"),
         (_no_certificate, "missing.crt"),
         (_anothers_key, "KEY_VALUES_MISMATCH|mismatch"),

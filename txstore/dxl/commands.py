@@ -33,6 +33,8 @@ from txstore.dxl.command_parts import (
     topic_option,
 )
 from txstore.dxl.protocol import STORE_TOPIC
+from txstore.errors import OptionError
+from txstore.paths import is_within
 
 if TYPE_CHECKING:
     from txstore.dxl.config import ServiceConfig
@@ -76,8 +78,8 @@ def serve(config_dir: str, workers: int) -> None:
         click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
         sys.exit(BAD_CONFIG)
 
-    for option in config.ignored:
-        logging.getLogger("txstore.dxl").warning("%s: no such option, ignored", option)
+    for what in config.ignored:
+        logging.getLogger("txstore.dxl").warning("Ignored: %s", what)
 
     def ready() -> None:
         who = "1 worker" if workers == 1 else f"{workers} workers"
@@ -85,7 +87,7 @@ def serve(config_dir: str, workers: int) -> None:
         _tell_systemd("READY=1")
 
     if workers > 1:
-        sys.exit(Supervisor(config.config_dir, workers, ready).run())
+        sys.exit(Supervisor(config, workers, ready).run())
     from txstore.dxl.service import FileTransferService
 
     sys.exit(serve_until_told(FileTransferService(config), ready, threading.Event()))
@@ -93,13 +95,31 @@ def serve(config_dir: str, workers: int) -> None:
 
 def _checked_config(config_dir: str) -> ServiceConfig:
     from txstore.dxl.config import ServiceConfig
+    from txstore.dxl.errors import ConfigError
     from txstore.dxl.fabric import load_client_config
     from txstore.dxl.service import open_store
 
     config = ServiceConfig.load(config_dir)
     load_client_config(config.config_dir)
-    open_store(config).close()
+    try:
+        open_store(config).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            config.path, f"[General] {_option_at_fault(config, error)}: {explain(error)}"
+        ) from error
     return config
+
+
+def _option_at_fault(config: ServiceConfig, error: Exception) -> str:
+    if isinstance(error, OptionError):
+        first, *rest = error.option.split("_")
+        return first + "".join(word.capitalize() for word in rest)
+    path, working_dir = getattr(error, "filename", None), config.working_dir
+    if not isinstance(path, str) or working_dir is None or is_within(config.storage_dir, path):
+        return "storageDir"
+    # Where a folder above it cannot be made, that one is named.
+    at_fault = is_within(path, working_dir) or is_within(working_dir, path)
+    return "workingDir" if at_fault else "storageDir"
 
 
 def _tell_systemd(state: str) -> None:

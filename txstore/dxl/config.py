@@ -48,8 +48,8 @@ class ServiceConfig:
     :ivar share_group: on a plain MQTT broker, the group that takes requests in turn; ``None`` on a
         DXL fabric, whose brokers see to that
     :ivar threads: threads that answer requests
-    :ivar queue_size: requests that may wait for a thread
-    :ivar ignored: options in the file that there are not
+    :ivar queue_size: requests that may wait for a thread; 0 for any number
+    :ivar ignored: what of the file is not used, and why
     """
 
     config_dir: str
@@ -102,10 +102,18 @@ class ServiceConfig:
             max_file_size=options.optional("maxFileSize", parse_size),
             max_transfers=options.optional("maxTransfers", _positive),
             share_group=options.optional("shareGroup", _group),
-            threads=options.get("threadCount", _positive, cls.threads, _POOL),
-            queue_size=options.get("queueSize", _positive, cls.queue_size, _POOL),
+            threads=options.pool_number("threadCount", cls.threads),
+            queue_size=max(options.pool_number("queueSize", cls.queue_size), 0),
         )
-        return replace(read, ignored=options.unread())
+        if read.threads < 1:
+            problem = f"should be a whole number from 1, but is {read.threads}"
+            raise ConfigError(path, f"[{_POOL}] threadCount: {problem}")
+        return replace(read, ignored=options.ignored())
+
+    @property
+    def path(self) -> str:
+        """Path of the file that the options stand in."""
+        return os.path.join(self.config_dir, SERVICE_CONFIG)
 
     @property
     def logging_config(self) -> str | None:
@@ -119,6 +127,7 @@ class _Options:
         self._parser = parser
         self._path = path
         self._read: set[tuple[str, str]] = set()
+        self._passed_over: list[str] = []
 
     def get(
         self, option: str, read: Callable[[str], _Value], default: _Value, section: str = _GENERAL
@@ -137,14 +146,28 @@ class _Options:
         except (ValueError, ConfigSyntaxError) as error:
             raise ConfigError(self._path, f"[{section}] {option}: {error}") from error
 
-    def unread(self) -> tuple[str, ...]:
-        """The options that nobody asked for: upstream has none besides, so they are mistakes."""
-        return tuple(
-            f"{self._path}: [{section}] {option}"
-            for section in (_GENERAL, _POOL)
-            if self._parser.has_section(section)
-            for option in self._parser.options(section)
-            if (section, option) not in self._read
+    def pool_number(self, option: str, default: int) -> int:
+        """A number of the pool; as with upstream, what is no number is the default."""
+        try:
+            return self.get(option, _whole, default, _POOL)
+        except ConfigError as error:
+            self._passed_over.append(str(error))
+            return default
+
+    def ignored(self) -> tuple[str, ...]:
+        """What was passed over, and the options that nobody asked for.
+
+        Upstream has none besides, so they are mistakes.
+        """
+        return (
+            *self._passed_over,
+            *(
+                f"{self._path}: [{section}] {option}: no such option"
+                for section in (_GENERAL, _POOL)
+                if self._parser.has_section(section)
+                for option in self._parser.options(section)
+                if (section, option) not in self._read
+            ),
         )
 
 
@@ -165,6 +188,13 @@ def _positive(text: str) -> int:
     if not text.isascii() or not text.isdigit() or int(text) < 1:
         raise ValueError(f"should be a whole number from 1, but is {text!r}")
     return int(text)
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"should be a whole number, but is {text!r:.100}") from error
 
 
 def _flag(text: str) -> bool:

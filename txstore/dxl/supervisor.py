@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import pickle
 import selectors
 import signal
 import socket
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from txstore.dxl.config import ServiceConfig
 from txstore.dxl.service import STOP_TIMEOUT
 
 logger = logging.getLogger(__name__)
@@ -41,13 +43,13 @@ class _Worker:
 class Supervisor:
     """Keeps ``count`` workers running until SIGTERM or SIGINT.
 
-    :param config_dir: the folder of configuration
+    :param config: what they serve, also those that are started again when its file has changed
     :param count: how many
     :param on_ready: called once, when all of them answer requests
     """
 
-    def __init__(self, config_dir: str, count: int, on_ready: Callable[[], None]) -> None:
-        self._config_dir = config_dir
+    def __init__(self, config: ServiceConfig, count: int, on_ready: Callable[[], None]) -> None:
+        self._config = config
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._on_ready = on_ready
         self._said_ready = False
@@ -88,11 +90,13 @@ class Supervisor:
             worker.process = subprocess.Popen(
                 [
                     *(sys.executable, "-m", "txstore.dxl.worker"),
-                    *(self._config_dir, str(theirs.fileno())),
+                    *(self._config.config_dir, str(theirs.fileno())),
                 ],
                 stdin=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
             )
+        with contextlib.suppress(ConnectionError):  # it died: that is heard as at any other time
+            ours.sendall(pickle.dumps(self._config))
         worker.line = ours
         worker.ready = False
         worker.started = time.monotonic()

@@ -1,13 +1,16 @@
 """One serving process: with others under a supervisor, or alone.
 
 ``python -m txstore.dxl.worker CONFIG_DIR FD`` is what the supervisor starts.  ``FD`` is a socket to
-it: a byte says that the worker is ready, and the supervisor's end, if it dies, ends the worker too.
+it: the configuration comes from there, pickled, since its file may have changed since the service
+was started; a byte says that the worker is ready, and the supervisor's end, if it dies, ends the
+worker too.  ``CONFIG_DIR`` is for those who look at a list of processes.
 """
 
 from __future__ import annotations
 
 import logging
 import logging.config
+import pickle
 import signal
 import socket
 import sys
@@ -68,10 +71,20 @@ def serve_until_told(
     return 1
 
 
-def _main(config_dir: str, descriptor: str) -> int:
-    config = ServiceConfig.load(config_dir)
-    set_up_logging(config)
+def _main(_config_dir: str, descriptor: str) -> int:
     supervisor = socket.socket(fileno=int(descriptor))
+    try:
+        with supervisor.makefile("rb") as sent:
+            config: ServiceConfig = pickle.load(sent)
+    except EOFError:
+        return 1  # the supervisor is gone
+    try:
+        set_up_logging(config)
+        service = FileTransferService(config)
+    except ValueError as error:
+        # What it names, dxlclient.config and logging.config, was changed since the service started.
+        logger.error("The configuration cannot work any more: %s", error)
+        return 1
     stop = threading.Event()
 
     def watch() -> None:
@@ -79,7 +92,6 @@ def _main(config_dir: str, descriptor: str) -> int:
         stop.set()
 
     threading.Thread(target=watch, name="txstore-supervisor", daemon=True).start()
-    service = FileTransferService(config)
     return serve_until_told(service, lambda: supervisor.sendall(READY), stop)
 
 
