@@ -126,6 +126,12 @@ def test_one_bad_file_does_not_stop_the_others(
     assert (code, output) == (1, "Error: No file 'nothing' is stored\n")
 
 
+@pytest.mark.usefixtures("service")
+def test_an_id_that_no_message_can_carry_is_refused(client_dir: Path) -> None:
+    code, output = run("cancel", os.fsdecode(b"id\xff"), "--config", client_dir)
+    assert (code, output) == (1, "Error: 'id\\udcff' is not UTF-8 and cannot be sent\n")
+
+
 def test_bad_usage_and_bad_configuration(tmp_path: Path, make_file: MakeFile) -> None:
     path = make_file(10)
     for arguments, code in (

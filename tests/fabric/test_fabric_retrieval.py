@@ -153,9 +153,18 @@ def test_a_part_that_was_spoilt_is_an_error_and_gone(
     link: Link, tmp_path: Path, make_file: MakeFile
 ) -> None:
     path = make_file(3 * SEGMENT)
-    sha256 = FileSender(link).send(path).sha256
-    (tmp_path / f".{sha256}.txstore-part").write_bytes(b"x" * SEGMENT)
+    FileSender(link).send(path)
     fetcher = FileFetcher(link, segment_size=SEGMENT)
+
+    def spoil(done: int, _size: int) -> None:
+        if done == SEGMENT:
+            (part,) = parts(tmp_path)
+            part.write_bytes(b"x" * SEGMENT)
+            link.stop.set()
+
+    with pytest.raises(InterruptedSendError):
+        fetcher.get(path.name, tmp_path / "back", spoil)
+    link.stop.clear()
     with pytest.raises(FileChangedError):
         fetcher.get(path.name, tmp_path / "back")
     assert not (tmp_path / "back").exists()

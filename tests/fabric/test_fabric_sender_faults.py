@@ -5,103 +5,29 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from local_link import Handler, Message, local
 
-from txstore import FileStoreManager
 from txstore.dxl import (
     FabricError,
+    FileChangedError,
     FileFetcher,
     FileSender,
     GaveUpError,
     InterruptedSendError,
-    Link,
-    NoAnswerError,
     RemoteError,
-    ServiceConfig,
+    UnsendableNameError,
 )
 from txstore.dxl import link as link_module
-from txstore.dxl.handlers import StoreHandlers
-from txstore.dxl.protocol import STORE_TOPIC, ErrorReply, Reply, Topics, json_reply
+from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC, ErrorReply, Reply, Topics, json_reply
 
 FULL = os.environ.get("TXSTORE_FULL") == "1"
 FAULTS = ["none", "lost request", "lost answer", "unavailable", "restart", "stop"]
-
-
-@dataclass
-class Message:
-    payload: bytes
-    other_fields: dict[str, str]
-
-
-Handler = Callable[[Any], "Reply | ErrorReply"]
-
-
-class LocalLink(Link):
-    """Asks the handlers of a store directly; ``faults`` says what happens to each request."""
-
-    def __init__(self, storage: Path, faults: Iterator[str]) -> None:
-        self.notices: list[str] = []
-        self.answer_timeout = 1.0
-        self.retry_for = 3600.0
-        self.notice = self.notices.append
-        self.stop = threading.Event()
-        self._config = ServiceConfig(str(storage), str(storage))
-        self._faults = faults
-        self._slowest = {}
-        self.override: dict[str, Callable[[Handler, Message], Reply | ErrorReply]] = {}
-        self._open()
-
-    def _open(self) -> None:
-        self.manager = FileStoreManager(self._config.storage_dir, durability="none")
-        self._handlers = StoreHandlers(self.manager, self._config).by_topic()
-
-    def close(self) -> None:
-        self.manager.close()
-
-    def once(
-        self,
-        topic: str,
-        payload: bytes,
-        fields: Mapping[str, str] | None = None,
-        *,
-        timeout: float | None = None,
-    ) -> Any:
-        assert timeout is None or timeout > 0
-        fault = next(self._faults, "none")
-        if fault == "restart":
-            self.close()
-            self._open()
-        if fault == "stop":
-            raise InterruptedSendError("stopped by the user")
-        if fault == "lost request":
-            raise NoAnswerError(fault)
-        if fault == "unavailable":
-            raise RemoteError(fault, code=0, kind=fault, facts={})
-        message = Message(payload, dict(fields or {}))
-        handler = self._handlers[topic]
-        override = self.override.get(topic)
-        answer = handler(message) if override is None else override(handler, message)
-        if fault == "lost answer":
-            raise NoAnswerError(fault)
-        if isinstance(answer, ErrorReply):
-            raise RemoteError(answer.text, code=0, kind=answer.fields["error"], facts=answer.fields)
-        return Message(answer.payload, dict(answer.fields))
-
-
-@contextmanager
-def local(storage: Path, *faults: str) -> Iterator[LocalLink]:
-    with LocalLink(storage, iter(faults)) as link:
-        assert isinstance(link, LocalLink)
-        yield link
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -223,7 +149,7 @@ def test_a_transfer_whose_staged_bytes_are_gone_is_sent_under_another_id(
 def test_gives_up_on_a_store_that_stays_unavailable(tmp_path: Path, path: Path) -> None:
     with local(tmp_path / "storage", "none", "none", "none") as link:
         link.retry_for = 0.05
-        link._faults = iter(["none"] * 3 + ["unavailable"] * 1_000_000)
+        link.faults = iter(["none"] * 3 + ["unavailable"] * 1_000_000)
         with pytest.raises(GaveUpError, match="nothing went forward for"):
             FileSender(link, segment_size=100).send(path)
 
@@ -264,8 +190,105 @@ def test_an_answer_that_does_not_check_is_an_error(tmp_path: Path, path: Path, f
 
 def test_bad_segment_sizes(tmp_path: Path) -> None:
     with local(tmp_path / "storage") as link:
-        with pytest.raises(ValueError, match="at least 1 byte"):
-            FileSender(link, segment_size=0)
-        for size in (0, 2**20):
-            with pytest.raises(ValueError, match="should be from 1 to"):
-                FileFetcher(link, segment_size=size)
+        for size in (0, LARGEST_SEGMENT + 1):
+            for kind in (FileSender, FileFetcher):
+                with pytest.raises(ValueError, match=f"should be from 1 to {LARGEST_SEGMENT}"):
+                    kind(link, segment_size=size)
+
+
+def refused(sender: FileSender, path: Path, name: str) -> str:
+    """Why a file is refused."""
+    with pytest.raises(RemoteError) as caught:
+        sender.send(path, name)
+    assert caught.value.kind == "refused"
+    return str(caught.value)
+
+
+def test_a_file_that_is_refused_takes_no_place(tmp_path: Path, path: Path) -> None:
+    with local(tmp_path / "storage", max_file_size=1000, max_transfers=1) as link:
+        sender = FileSender(link, segment_size=100)
+        assert path.stat().st_size == 1024
+        for name in ("large", "larger"):
+            text = refused(sender, path, name)
+            assert f"The file {name!r} with id" in text
+            assert "at most 1000 bytes" in text
+        for name in ("../outside", ".workdir/x", "a\0b"):
+            assert "is refused" in refused(sender, path, name)
+        assert link.manager.transfers() == []
+        path.write_bytes(bytes(1000))
+        assert sender.send(path).segments == 10
+
+
+def test_a_file_that_changed_on_the_way_says_what_is_left_of_it(tmp_path: Path, path: Path) -> None:
+    def change(handler: Handler, message: Message) -> Reply | ErrorReply:
+        path.write_bytes(b"other")
+        return handler(message)
+
+    with local(tmp_path / "storage") as link:
+        link.override[STORE_TOPIC] = change
+        with pytest.raises(FileChangedError) as caught:
+            FileSender(link, segment_size=600).send(path)
+        (left,) = link.manager.transfers()
+        assert caught.value.file_id == left.file_id
+        link.override.clear()
+        made_up = Path("/proc/self/status")  # its size is 0, and yet there are bytes in it
+        with pytest.raises(FileChangedError) as caught:
+            FileSender(link).send(made_up)
+        assert caught.value.file_id is None
+
+
+def test_a_name_that_no_message_can_carry_is_refused(tmp_path: Path, path: Path) -> None:
+    name = os.fsdecode(b"a\xffb")
+    with local(tmp_path / "storage") as link:
+        with pytest.raises(UnsendableNameError, match="is not UTF-8") as caught:
+            FileSender(link).send(path, name)
+        assert caught.value.name == name
+        assert link.manager.transfers() == []
+
+
+@pytest.mark.parametrize("kind", ["fifo", "folder", "file/", "missing/", "missing/file"])
+def test_a_target_that_cannot_be_is_refused_before_anything_is_asked(
+    tmp_path: Path, path: Path, kind: str
+) -> None:
+    targets = tmp_path / "targets"
+    (targets / "folder").mkdir(parents=True)
+    (targets / "file").touch()
+    os.mkfifo(targets / "fifo")
+    before = {each: each.lstat().st_mode for each in targets.iterdir()}
+    with local(tmp_path / "storage") as link:
+        FileSender(link).send(path, "stored")
+        link.faults = iter(["no request is expected"])
+        with pytest.raises(OSError, match=kind.split("/")[0]):
+            FileFetcher(link).get("stored", f"{targets}/{kind}")
+        assert next(link.faults, "") == "no request is expected"
+    assert {each: each.lstat().st_mode for each in targets.iterdir()} == before
+
+
+def test_a_link_as_the_target_is_replaced_and_what_it_leads_to_is_not(
+    tmp_path: Path, path: Path
+) -> None:
+    (tmp_path / "other").write_text("other")
+    (tmp_path / "full").symlink_to("other")
+    (tmp_path / "empty").symlink_to("nothing")
+    with local(tmp_path / "storage") as link:
+        FileSender(link).send(path, "stored")
+        for name in ("full", "empty"):
+            FileFetcher(link).get("stored", tmp_path / name)
+            assert not (tmp_path / name).is_symlink()
+            assert (tmp_path / name).read_bytes() == path.read_bytes()
+    assert (tmp_path / "other").read_text() == "other"
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_equal_files_come_into_one_folder_at_once(tmp_path: Path, path: Path) -> None:
+    with local(tmp_path / "storage") as link:
+        FileSender(link).send(path, "stored")
+        fetcher = FileFetcher(link, segment_size=600)
+
+        def meanwhile(done: int, _size: int) -> None:
+            if done == 600:
+                fetcher.get("stored", tmp_path / "two")
+
+        fetcher.get("stored", tmp_path / "one", meanwhile)
+    for name in ("one", "two"):
+        assert (tmp_path / name).read_bytes() == path.read_bytes()

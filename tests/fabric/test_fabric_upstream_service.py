@@ -15,7 +15,7 @@ from dxlclient.callbacks import RequestCallback
 from dxlclient.service import ServiceRegistrationInfo
 from fabric_broker import PATIENCE, Broker, MakeFile
 
-from txstore.dxl import FileSender, GaveUpError, Link, RemoteError
+from txstore.dxl import FileChangedError, FileSender, GaveUpError, Link, RemoteError, SendProgress
 from txstore.dxl.protocol import SERVICE_TYPE, STORE_TOPIC
 
 SEGMENT = 16 * 1024
@@ -116,15 +116,48 @@ def test_a_refusal_is_said_at_once(
         Link(client_dir, answer_timeout=1.0, retry_for=PATIENCE) as link,
         pytest.raises(RemoteError, match="outside of storage"),
     ):
-        FileSender(link).send(make_file(10), "../out")
-    assert upstream.requests
+        FileSender(link, segment_size=SEGMENT).send(make_file(3 * SEGMENT), "../out")
+    sent = [request for request in upstream.requests if request.get("result") != "cancel"]
+    assert [request["segment_number"] for request in sent] == ["1"]
 
 
-def test_gives_up_in_the_end(
+def test_what_is_refused_at_its_end_is_not_sent_for_ever(
     upstream: Upstream, client_dir: Path, storage: Path, make_file: MakeFile
 ) -> None:
     path = make_file(3 * SEGMENT)
     (storage / path.name).mkdir()
-    with Link(client_dir, answer_timeout=1.0, retry_for=1.0) as link, pytest.raises(GaveUpError):
+    with (
+        Link(client_dir, answer_timeout=1.0, retry_for=PATIENCE) as link,
+        pytest.raises(RemoteError, match="directory"),
+    ):
         FileSender(link, segment_size=SEGMENT).send(path)
+    ends = [request for request in upstream.requests if request.get("result") == "store"]
+    assert len(ends) == 2, "once more, in case that the service had lost the file"
+
+
+def test_a_file_that_changes_is_not_left_behind(
+    upstream: Upstream, client_dir: Path, storage: Path, make_file: MakeFile
+) -> None:
+    path = make_file(3 * SEGMENT)
+
+    def change(now: SendProgress) -> None:
+        if now.sent == SEGMENT:
+            path.write_bytes(b"other")
+
+    with (
+        Link(client_dir, answer_timeout=1.0, retry_for=PATIENCE) as link,
+        pytest.raises(FileChangedError) as caught,
+    ):
+        FileSender(link, segment_size=SEGMENT).send(path, progress=change)
+    assert caught.value.file_id is None
+    assert upstream.requests[-1]["result"] == "cancel"
+    assert list((storage / ".workdir").iterdir()) == []
+
+
+def test_gives_up_in_the_end(upstream: Upstream, client_dir: Path, make_file: MakeFile) -> None:
+    def restart(_: SendProgress) -> None:
+        upstream.restart_before = 2
+
+    with Link(client_dir, answer_timeout=1.0, retry_for=1.0) as link, pytest.raises(GaveUpError):
+        FileSender(link, segment_size=SEGMENT).send(make_file(3 * SEGMENT), progress=restart)
     assert upstream.requests

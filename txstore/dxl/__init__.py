@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         InterruptedSendError,
         NoAnswerError,
         RemoteError,
+        UnsendableNameError,
     )
     from txstore.dxl.fetcher import FileFetcher
     from txstore.dxl.link import Link
@@ -39,6 +40,7 @@ _HOMES = {
     "SendProgress": "sender",
     "SentFile": "sender",
     "ServiceConfig": "config",
+    "UnsendableNameError": "errors",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "SendProgress",
     "SentFile",
     "ServiceConfig",
+    "UnsendableNameError",
 ]
 
 

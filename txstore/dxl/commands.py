@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import socket
 import sys
 import threading
@@ -32,7 +33,7 @@ from txstore.dxl.command_parts import (
     fabric_options,
     topic_option,
 )
-from txstore.dxl.protocol import STORE_TOPIC
+from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC
 from txstore.errors import OptionError
 from txstore.paths import is_within
 
@@ -48,7 +49,15 @@ SECOND_THOUGHTS = 2.0
 
 
 def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    return None if value == "auto" else options.segment_size(ctx, param, value)
+    if value == "auto":
+        return None
+    size = options.segment_size(ctx, param, value)
+    if size > LARGEST_SEGMENT:
+        raise click.BadParameter(
+            f"{value!r} is more than a DXL broker takes, which is {LARGEST_SEGMENT} at most.",
+            *(ctx, param),
+        )
+    return size
 
 
 @click.command()
@@ -166,7 +175,7 @@ def send(
     stops it and leaves what was sent; a second one, right after, drops that too.
     """
     targets = _targets(files, to)
-    from txstore.dxl.errors import FileChangedError, RemoteError
+    from txstore.dxl.errors import FileChangedError, RemoteError, UnsendableNameError
     from txstore.dxl.sender import FileSender
 
     failed = 0
@@ -175,21 +184,36 @@ def send(
         for path, name in targets:
             try:
                 _send(sender, link, path, name, quiet=quiet)
-            except (FileChangedError, RemoteError, OSError) as error:
+            except (FileChangedError, RemoteError, UnsendableNameError, OSError) as error:
                 if isinstance(error, TimeoutError | BrokenPipeError):
                     raise  # nobody answers, or reads: it would be the same with the other files
                 failed += 1
-                click.echo(f"Error: {shown(path)}: {shown(explain(error))}", err=True)
+                text = explain(error) + _what_to_do(error, config_dir, topic)
+                click.echo(f"Error: {shown(path)}: {shown(text)}", err=True)
     if failed:
         sys.exit(FAILED)
 
 
+def _what_to_do(error: Exception, config_dir: str, topic: str) -> str:
+    from txstore.dxl.errors import FileChangedError, UnsendableNameError
+
+    if isinstance(error, UnsendableNameError):
+        return ", with --to"
+    if isinstance(error, FileChangedError) and error.file_id is not None:
+        command = ["txstore", "cancel", error.file_id, "--config", config_dir]
+        if topic != STORE_TOPIC:
+            command += ["--topic", topic]
+        return f". What was sent of it stays until it expires; to drop it: {shlex.join(command)}"
+    return ""
+
+
 def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) -> None:
     from txstore.dxl.errors import InterruptedSendError
+    from txstore.dxl.source import size_of_regular
 
     last: SendProgress | None = None
     with (
-        closing(display(name, os.path.getsize(path), quiet=quiet, doing="sending")) as view,
+        closing(display(name, size_of_regular(path), quiet=quiet, doing="sending")) as view,
         ctrl_c(link) as again,
     ):
         link.notice = view.note
@@ -264,12 +288,16 @@ def get(
     interruption and it goes on where it stopped.
     """
     from txstore.dxl.errors import InterruptedSendError
-    from txstore.dxl.fetcher import FileFetcher
+    from txstore.dxl.fetcher import FileFetcher, check_target
 
-    target = os.path.basename(name.rstrip("/")) if output is None else output
+    base = os.path.basename(name.rstrip("/"))
+    if not base:
+        raise click.UsageError("NAME is no file's name.")
+    target = base if output is None else output
     if os.path.isdir(target):
-        target = os.path.join(target, os.path.basename(name.rstrip("/")))
+        target = os.path.join(target, base)
     with connected(config_dir, timeout, retry_for) as link:
+        check_target(target)
         fetcher = FileFetcher(link, store_topic=topic)
         size = fetcher.version(name).size
         with closing(display(name, size, quiet=quiet, doing="getting")) as view, ctrl_c(link):

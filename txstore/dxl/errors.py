@@ -53,8 +53,23 @@ class FileChangedError(FabricError, ValueError):
     """A file became another while it was on its way; nothing mixed was stored.
 
     :ivar name: the file
+    :ivar file_id: id under which the store keeps what was sent of it; ``None`` where it does not
     """
 
     def __init__(self, name: str, text: str) -> None:
         super().__init__(text)
+        self.name = name
+        self.file_id: str | None = None
+
+
+class UnsendableNameError(FabricError, ValueError):
+    """A file's name is not UTF-8, and messages carry text; nothing was sent.
+
+    :ivar name: the name
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            f"the name {name!r} is not UTF-8 and cannot be sent: give another name to store it as"
+        )
         self.name = name

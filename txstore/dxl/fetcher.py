@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
+import stat
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
@@ -77,12 +79,12 @@ class FileFetcher:
         :raises FileChangedError: the stored file was replaced on the way
         :raises RemoteError: there is none, or the name is refused
         :raises GaveUpError: the service did not answer for the link's ``retry_for`` seconds
-        :raises OSError: ``target`` cannot be written
+        :raises OSError: ``target`` cannot be written, or :func:`check_target` refuses it
         """
+        check_target(target)
         version = self.version(name)
         folder, base = os.path.split(os.path.abspath(target))
-        # The hash in its name makes sure that only bytes of this version are continued.
-        part = os.path.join(folder, f".{version.sha256}.txstore-part")
+        part = os.path.join(folder, _part_name(base, version))
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         with os.fdopen(fd, "r+b") as file:
             _lock(file, part)
@@ -140,6 +142,38 @@ class FileFetcher:
             if error.kind == ErrorKind.CHANGED:
                 raise FileChangedError(name, str(error)) from error
             raise
+
+
+def check_target(target: str | os.PathLike[str]) -> None:
+    """Refuse a place that no file can be put in, or where it would take the place of no file.
+
+    :raises OSError: there is something else than a regular file or a symbolic link to one or to
+        nothing, or the folder is missing
+    """
+    path = os.fspath(target)
+    try:
+        mode = os.stat(path).st_mode
+    except FileNotFoundError:
+        folder = path if path.endswith(os.sep) else os.path.dirname(os.path.abspath(path))
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(errno.ENOENT, "No such folder", folder) from None
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(mode):
+        raise OSError(
+            errno.EINVAL,
+            "Not a regular file, and it would be replaced by one; choose another",
+            path,
+        )
+
+
+def _part_name(base: str, version: StoredVersion) -> str:
+    # The target's name, so that two targets in one folder have a part each though their bytes are
+    # the same; the file's hash, so that only bytes of this version are gone on with.  Both hashed,
+    # because names may be as long as the file system allows already.
+    both = os.fsencode(f"{version.sha256}/{base}")
+    return f".{hashlib.sha256(both).hexdigest()}.txstore-part"
 
 
 def _lock(file: BinaryIO, part: str) -> None:

@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from txstore import FileStoreProp, FileStoreResultProp
-from txstore.dxl.errors import FabricError, NoAnswerError, RemoteError
+from txstore.dxl.errors import (
+    FabricError,
+    FileChangedError,
+    NoAnswerError,
+    RemoteError,
+    UnsendableNameError,
+)
 from txstore.dxl.link import Link, Patience, is_temporary
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
@@ -91,13 +97,16 @@ class FileSender:
     :param link: the way to the fabric
     :param store_topic: topic of the store
     :param segment_size: bytes a segment; ``None`` for the largest that the broker takes
+    :raises ValueError: ``segment_size`` is more than any DXL broker takes, or nothing
     """
 
     def __init__(
         self, link: Link, *, store_topic: str = STORE_TOPIC, segment_size: int | None = None
     ) -> None:
-        if segment_size is not None and segment_size < 1:
-            raise ValueError(f"segment_size should be at least 1 byte, but is {segment_size}")
+        if segment_size is not None and not 1 <= segment_size <= LARGEST_SEGMENT:
+            raise ValueError(
+                f"segment_size should be from 1 to {LARGEST_SEGMENT} bytes, but is {segment_size}"
+            )
         self._link = link
         self._topics = Topics(store_topic)
         self._auto = segment_size is None
@@ -115,13 +124,18 @@ class FileSender:
         :param path: the file
         :param name: what to store it as; its own last part by default
         :param progress: called at the start and after each segment
-        :raises FileChangedError: the file changed on the way
+        :raises FileChangedError: the file changed on the way; it says what is left in the store
+        :raises UnsendableNameError: the name is not UTF-8
         :raises GaveUpError: nothing went forward for the link's ``retry_for`` seconds
         :raises RemoteError: the store refuses
         :raises InterruptedSendError: the link was stopped
         :raises OSError: the file cannot be read
         """
         name = name or os.path.basename(os.path.abspath(path))
+        try:
+            name.encode()
+        except UnicodeEncodeError as error:
+            raise UnsendableNameError(name) from error
         with Source(path, name) as source:
             if not self._service_resumes():
                 return self._send_whole(source, progress)
@@ -181,9 +195,12 @@ class FileSender:
         patience = Patience(self._link)
         while point is not None:
             progress(SendProgress(file_id, source.name, source.size, source.offset, resumed_from))
-            data, fields = source.segment(file_id, point + 1, self._segment_size)
             try:
+                data, fields = source.segment(file_id, point + 1, self._segment_size)
                 self._deliver(file_id, data, fields)
+            except FileChangedError as error:
+                error.file_id = file_id if point else None
+                raise
             except RemoteError as error:
                 if error.kind == ErrorKind.MISMATCH and resumed_from:
                     # A store that does not know its bytes' hash was believed to have this file's.
@@ -266,6 +283,7 @@ class FileSender:
     def _send_whole(self, source: Source, progress: Progress) -> SentFile:
         """To upstream's service: it forgets and cannot tell, so each failure begins anew."""
         patience = Patience(self._link)
+        refusal = ""
         while True:
             file_id = str(uuid.uuid4())
             source.rewind()
@@ -277,10 +295,17 @@ class FileSender:
                     data, fields = source.segment(file_id, number, self._segment_size)
                     self._link.once(self._topics.store, data, fields)
                     source.acknowledged(data)
+            except FileChangedError:
+                self._drop(file_id)
+                raise
             except (NoAnswerError, RemoteError) as error:
                 self._drop(file_id)
-                if isinstance(error, RemoteError) and number == 1 and not is_temporary(error):
-                    raise
+                if isinstance(error, RemoteError) and not is_temporary(error):
+                    # It may have forgotten the file, but hardly twice before the same last segment.
+                    last = FileStoreProp.RESULT in fields
+                    if number == 1 or (last and str(error) == refusal):
+                        raise
+                    refusal = str(error) if last else ""
                 patience.use(error)
                 continue
             progress(SendProgress(file_id, source.name, source.size, source.size, 0))

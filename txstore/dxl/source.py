@@ -96,14 +96,15 @@ class Source:
         self._file.seek(self.offset)
         data = self._file.read(min(size, self.size - self.offset))
         fields = {FileStoreProp.SEGMENT_NUMBER: str(number), FileStoreProp.ID: file_id}
+        # So that a service refuses a name or a size before anything of the file is there.
+        fields[FileStoreProp.NAME] = self.name
+        fields[FileStoreProp.SIZE] = str(self.size)
         last = self.offset + len(data) == self.size
         if last or not data:
             self._check_unchanged()
             digest = self._digest.copy()
             digest.update(data)
             fields[FileStoreProp.RESULT] = FileStoreResultProp.STORE
-            fields[FileStoreProp.NAME] = self.name
-            fields[FileStoreProp.SIZE] = str(self.size)
             fields[FileStoreProp.HASH_SHA256] = digest.hexdigest()
         return data, fields
 
@@ -125,6 +126,15 @@ class Source:
                 self._path,
                 f"{self._path!r} was changed while it was sent and is not stored; send it again",
             )
+
+
+def size_of_regular(path: str) -> int:
+    """Bytes of a file that can be sent.
+
+    :raises OSError: it cannot be read, or is no regular file
+    """
+    with _open_regular(path) as file:
+        return os.fstat(file.fileno()).st_size
 
 
 def _open_regular(path: str) -> BinaryIO:
