@@ -208,6 +208,15 @@ class TransferLock(Lock):
         if not noted:
             self._disk.truncate(self._fd, 0)
 
+    def take_note_back(self) -> None:
+        """Have nothing noted.
+
+        :raises OSError: what is noted is there still
+        """
+        assert self._fd is not None
+        self._disk.truncate(self._fd, _TOKEN_SIZE)
+        self._note = b""
+
     def durable_change(self, staging: str) -> int | None:
         """The latest version of a transfer's row that was noted; ``None`` where nothing is known.
 

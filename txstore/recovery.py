@@ -122,12 +122,16 @@ class Recovery:
         noted = lock.durable_change(row.staging)
         if noted == row.change:
             return row.made_durable()
-        if same_boot and noted is not None and noted < row.change:
-            # Its worker died, or failed, before it could answer.  (A power loss may keep an older
-            # note in place of a newer one.)
+        if noted is None or noted > row.change:
+            return row
+        if same_boot:
+            # Its worker died, or failed, before it could answer.
             back = row.at_durable_point().touched(at)
             self._publisher.save(row, back, deadline)
             return back
+        # A power loss may keep an older note in place of a newer one.  Where the row is now found
+        # whole it becomes one of this boot, in which the note would say that nobody was told.
+        lock.take_note_back()
         return row
 
     def make_own(
