@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from crew import forked
-from support import at_each_level, claim, message, opened_stores
+from support import at_each_level, claim, everything, message, opened_stores
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
 from txstore.locks import stripe_of
+from txstore.testing import FaultPlan, FaultyDisk
 
 ONE = "one"
 #: An id whose lock is that of ``ONE``.
@@ -157,3 +158,48 @@ def test_lock_files_that_cannot_be_signed_cost_nothing_but_time(tmp_path: Path, 
             take(first, ONE, number)
             take(second, ONE, number + 1)
         finish(first, ONE, 5)
+
+
+@at_each_level
+def test_who_cannot_sign_the_locks_file_leaves_nothing_to_go_on_with(
+    tmp_path: Path, level: str
+) -> None:
+    """Whoever held the lock before must not find its own signature, and take its row for current.
+
+    As on a full disk that copies what it writes, or beyond a quota.
+    """
+    faults = FaultPlan()
+    faults.fail("sign", errno.ENOSPC, forever=True)
+    with opened_stores(tmp_path) as open_store:
+        first, second = open_store(level), open_store(level, disk=FaultyDisk(faults))
+        for number in range(1, 8, 3):
+            take(first, ONE, number)
+            take(first, ONE, number + 1)
+            take(second, ONE, number + 2)
+            with pytest.raises(SequenceError):
+                take(first, ONE, number + 1)
+        finish(first, ONE, 10)
+
+
+@at_each_level
+def test_who_can_neither_sign_nor_empty_the_locks_file_does_not_get_the_lock(
+    tmp_path: Path, level: str
+) -> None:
+    faults = FaultPlan()
+    faults.fail("sign", errno.EIO, forever=True)
+    faults.fail("truncate", errno.EIO, path="/locks/transfer-", forever=True)
+    with opened_stores(tmp_path) as open_store:
+        first = open_store(level, lock_timeout=0)
+        second = open_store(level, disk=FaultyDisk(faults))
+        take(first, ONE, 1)
+        before = everything(first)
+        for _ in range(2):
+            with pytest.raises(OSError, match="Input/output error"):
+                take(second, ONE, 2)
+            with pytest.raises(OSError, match="Input/output error"):
+                second.cancel(ONE)
+        assert everything(first) == before
+        take(first, ONE, 2)  # and nobody else holds it
+        faults.clear()
+        take(second, ONE, 3)
+        finish(first, ONE, 4)
