@@ -6,6 +6,8 @@ all copies of them; a thread that held a lock does not live in the child.
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import multiprocessing
 import os
 import re
@@ -23,6 +25,7 @@ from seam import StoppingDisk, WatchedDisk
 from support import FULL, LEVELS, at_each_level
 
 from txstore import FileStoreManager
+from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
 
 DATA = bytes(range(256)) * 8
@@ -478,3 +481,86 @@ def test_manager_is_used_with_multiprocessing(tmp_path: Path, method: str) -> No
     apart(with_multiprocessing, storage, acks, method)
     assert len(acks.all()) == 5
     check_all_kept(storage, acks, "segment")
+
+
+# --- the collector -------------------------------------------------------------------------------
+
+
+def leave_cycles(folder: Path, disk: Disk | None = None) -> None:
+    """Managers that only the collector finds: it runs at any moment, in any thread."""
+    for number in range(8):
+        store = FileStoreManager(folder / str(number), durability="none", disk=disk)
+        store.store_segment(segment("one", 1, b"x"))
+        store.me = store  # type: ignore[attr-defined]
+
+
+def collected_by_the_forking_thread(folder: Path) -> None:
+    class CollectingDisk(Disk):
+        armed = False
+
+        def unlock(self, fd: int) -> None:
+            if self.armed:
+                gc.collect()
+            super().unlock(fd)
+
+    leave_cycles(folder)
+    disk = CollectingDisk()
+    store = FileStoreManager(folder / "live", durability="none", disk=disk)
+    store.store_segment(segment("one", 1, b"x"))
+    disk.armed = True  # from here on, while the fork has the live one let go
+    fork_and_go_on(folder, store)
+
+
+def collected_by_another_thread(folder: Path) -> None:
+    inside, forking = threading.Event(), threading.Event()
+    main = threading.get_ident()
+
+    class ForkedDisk(Disk):
+        """Tells that the fork has a dropped manager in its hands."""
+
+        def unlock(self, fd: int) -> None:
+            super().unlock(fd)
+            if inside.is_set() and threading.get_ident() == main:
+                forking.set()
+
+    class CollectingDisk(Disk):
+        def size(self, fd: int) -> int:
+            if threading.get_ident() != main and not inside.is_set():
+                inside.set()  # in the middle of a call, which the fork waits for
+                forking.wait(1)  # not for ever: the fork may come to the live one first
+                gc.collect()
+            return super().size(fd)
+
+    store = FileStoreManager(folder / "live", durability="none", disk=CollectingDisk())
+    leave_cycles(folder, ForkedDisk())
+    thread = threading.Thread(target=store.store_segment, args=(segment("one", 1, b"x"),))
+    thread.start()
+    inside.wait()
+    forked(lambda: None)
+    thread.join()
+    fork_and_go_on(folder, store)
+
+
+def fork_and_go_on(folder: Path, store: FileStoreManager) -> None:
+    forked(store.store_segment, segment("one", 2, b"y"))
+    assert store.store_segment(segment("one", 3, b"z")).segments_received == 3
+    store.close()
+    for number in range(8):
+        with FileStoreManager(folder / str(number), durability="none", lock_timeout=0) as other:
+            assert other.store_segment(segment("one", 2, b"y")).segments_received == 2
+    assert descriptors_of(folder) == []
+
+
+def without_a_deadlock(function: Callable[[Path], None], folder: Path) -> None:
+    """In a process of its own, where nothing is collected but when the test says so."""
+    faulthandler.dump_traceback_later(30, exit=True)
+    gc.disable()
+    for turn in ("one", "two"):  # the order in which a fork comes to managers is by chance
+        function(folder / turn)
+
+
+@pytest.mark.parametrize("function", [collected_by_the_forking_thread, collected_by_another_thread])
+def test_manager_that_is_collected_in_the_middle_of_a_fork_holds_nobody_up(
+    tmp_path: Path, function: Callable[[Path], None]
+) -> None:
+    apart(without_a_deadlock, function, tmp_path)
