@@ -220,6 +220,35 @@ def test_missing_permission_is_a_permission_error(
     assert list((everyones / "locked").iterdir()) == []
 
 
+class WholeDisk(Disk):
+    """Notes that all of a file system was flushed."""
+
+    flushed = False
+
+    def flush_file_system(self, fd: int) -> None:
+        super().flush_file_system(fd)
+        self.flushed = True
+
+
+def _begin_as_nobody(storage: str) -> bool:
+    become_user(65534, 65534)
+    disk = WholeDisk()
+    with open_store(storage, durability="segment", disk=disk) as store:
+        begin(store)
+        flushed = disk.flushed
+        finish(store)
+    return flushed
+
+
+def test_a_folder_made_where_nobody_may_list_is_flushed_before_the_first_answer(
+    everyones: Path,
+) -> None:
+    """A drop box: others may make folders in it, and may not open it to flush their names."""
+    (everyones / "box").mkdir()
+    (everyones / "box").chmod(0o1733)
+    assert in_process(_begin_as_nobody, str(everyones / "box" / "storage"))
+
+
 def _use_as_nobody(storage: str) -> None:
     become_user(65534, 65534)
     with open_store(storage, durability="segment") as store:
@@ -356,6 +385,36 @@ def _bind_mount(tmp_path: str) -> None:
 
 def test_a_working_dir_behind_a_bind_mount_works(tmp_path: Path) -> None:
     in_process(_bind_mount, str(tmp_path))
+
+
+def _same_folder_twice(tmp_path: str) -> None:
+    get_own_mounts()
+    storage, working = Path(tmp_path, "storage"), Path(tmp_path, "working")
+    storage.mkdir()
+    working.mkdir()
+    mount("--bind", storage, working)
+    error = outcome(open_store, storage, working)
+    assert isinstance(error, OptionError), error
+    assert error.option == "working_dir"
+    assert list(storage.iterdir()) == []
+
+
+def test_a_working_dir_that_is_the_storage_dir_by_a_bind_mount_is_refused(tmp_path: Path) -> None:
+    """Else a file that is sent as ``journal.db`` would replace the journal."""
+    in_process(_same_folder_twice, str(tmp_path))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_folders_whose_names_are_no_text_can_be_opened_again(tmp_path: Path, level: str) -> None:
+    storage, working = (tmp_path / os.fsdecode(name) for name in (b"st\xff", b"work\xfe"))
+    for _ in range(2):
+        with open_store(storage, working, durability=level) as store:
+            begin(store)
+            finish(store)
+    # And what belongs together is known still.
+    with open_store(tmp_path / "other", tmp_path / "others"):
+        pass
+    assert isinstance(outcome(open_store, tmp_path / "other", working), StoreMismatchError)
 
 
 # Strays

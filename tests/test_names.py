@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import os
 import stat
@@ -12,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crew import apart
 from support import (
     OpenStore,
     at_each_level,
     become_user,
     everything,
+    folders,
     get_own_mounts,
     in_process,
     mount,
@@ -32,6 +35,7 @@ from support import (
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import NameRefusedError
+from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"the file's bytes"
 
@@ -405,6 +409,16 @@ def test_a_working_dir_under_a_name_of_its_own_is_no_place_to_store(
         refused(store, name, size)
 
 
+@in_one_and_in_several
+def test_a_name_in_more_folders_than_can_be_opened_is_refused(
+    store: FileStoreManager, size: int
+) -> None:
+    """Each is a descriptor while the file is published, and other calls need some too."""
+    assert "255 folders" in refused(store, "a/" * 256 + "file", size).reason
+    put(store, "a/" * 255 + "file", size)
+    assert published(store)["a/" * 255 + "file"] == DATA
+
+
 # A link that is swapped in between check and use
 
 
@@ -545,6 +559,29 @@ def test_a_mount_point_in_between_is_refused(tmp_path: Path, size: int) -> None:
     in_process(_mount_in_between, str(tmp_path), size)
 
 
+@at_each_level
+@in_one_and_in_several
+def test_a_file_that_is_mounted_under_the_name_is_refused(
+    tmp_path: Path, level: str, size: int
+) -> None:
+    """The kernel replaces no mount point."""
+    faults = FaultPlan()
+    mounted = faults.fail("rename", errno.EBUSY, path="/folder/file", forever=True)
+    *begun, last = transfer_messages(DATA, size, name="folder/file")
+    with FileStoreManager(tmp_path, durability=level, disk=FaultyDisk(faults)) as store:
+        send(store, begun) if begun else None
+        for _ in range(2):
+            error = outcome(store.store_segment, last)
+            assert isinstance(error, NameRefusedError), error
+            assert "mount point" in error.reason
+            assert error.file_id == "transfer"
+        assert mounted.done
+        assert folders(store) == set()
+        last.other_fields["name"] = "another"
+        assert store.store_segment(last).file_result == "store"
+        assert published(store) == {"another": DATA}
+
+
 # Modes
 
 
@@ -647,3 +684,48 @@ def test_members_of_a_group_take_turns_in_one_transfer(shared: Path) -> None:
     again = transfer_messages(DATA[::-1], SEVERAL, file_id="again")
     assert in_process(_as_member, 54002, str(shared), again) == "store"
     assert found.read_bytes() == DATA[::-1]
+
+
+def _die_in_the_last_message(
+    uid: int, storage: str, level: str, call: str, messages: list[Any]
+) -> None:
+    become_user(uid, _GROUP)
+    os.umask(0o022)
+    *begun, last = messages
+    faults = FaultPlan()
+    disk = FaultyDisk(faults)
+    store = FileStoreManager(storage, mode=0o660, durability=level, disk=disk)
+    send(store, begun)
+    if call == "chmod":
+        faults.crash("chmod", path="/staging/", after=True)
+    else:
+        faults.crash(call, path="file.bin")
+    with pytest.raises(SimulatedCrash):
+        store.store_segment(last)
+    disk.bury()
+
+
+def _go_on_as_member(uid: int, storage: str, level: str, last: Any) -> None:
+    become_user(uid, _GROUP)
+    os.umask(0o022)
+    with FileStoreManager(storage, mode=0o660, durability=level) as store:
+        found = store.status("transfer")
+        assert found is not None
+        assert found.state in ("receiving", "stored")
+        assert store.store_segment(last).file_result == "store"
+        assert store.store_segment(last).file_result == "store"
+        assert (published(store), staged(store)) == ({"file.bin": DATA}, [])
+
+
+@pytest.mark.parametrize("call", ["chmod", "rename"])
+@at_each_level
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead
+def test_a_member_goes_on_where_another_died_in_its_last_message(
+    shared: Path, level: str, call: str
+) -> None:
+    """The staging file has a published file's mode by then, which leaves the group no writing."""
+    messages = transfer_messages(DATA, SEVERAL)
+    apart(_die_in_the_last_message, 54001, str(shared), level, call, messages)
+    apart(_go_on_as_member, 54002, str(shared), level, messages[-1])
+    found = shared / "file.bin"
+    assert stat.filemode(found.stat().st_mode) == "-rw-r--r--"
