@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
-from crew import Worker
-from seam import Pause, PausingDisk
+from crew import Worker, forked, staging_files
+from seam import Pause, PausingDisk, WatchedDisk
 from support import claim, message, outcome
 
 from txstore import FileStoreManager
@@ -186,3 +190,151 @@ def test_no_waiting_at_all_can_be_asked_for(tmp_path: Path) -> None:
         error = outcome(store.store_segment, message(b"2", file_id="a", segment_number="2"))
         assert isinstance(error, LockTimeoutError)
         assert disk.waited == 0.0
+
+
+# SQLite's own waiting
+
+
+class BusyJournalDisk(BusyDisk, WatchedDisk):
+    """Knows how long SQLite may wait for a lock of its own.
+
+    :ivar patience: in seconds
+    :ivar writing: what it was at each write
+    """
+
+    def __init__(self) -> None:
+        WatchedDisk.__init__(self)
+        BusyDisk.__init__(self)
+        self.patience = 0.0
+        self.writing: list[float] = []
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "sql" and facts[0].startswith("PRAGMA busy_timeout="):
+            self.patience = int(facts[0].partition("=")[2]) / 1000
+        elif operation == "sql" and facts[0].startswith("INSERT INTO transfer"):
+            self.writing.append(self.patience)
+
+    def connect(self, path: str, **options: Any) -> sqlite3.Connection:
+        self.patience = options["timeout"]
+        return super().connect(path, **options)
+
+
+@contextmanager
+def another_program(storage: Path, *statements: str) -> Iterator[None]:
+    """One that is not txstore, and has the journal in a transaction: a shell, a backup."""
+    journal = storage / ".workdir" / "journal.db"
+    with closing(sqlite3.connect(journal, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
+        yield
+
+
+def test_sqlites_own_waiting_is_part_of_the_calls(tmp_path: Path) -> None:
+    disk = BusyJournalDisk()
+    with FileStoreManager(tmp_path, disk=disk, lock_timeout=TIMEOUT, durability="none") as store:
+        _begun(store)
+        with another_program(tmp_path, "BEGIN IMMEDIATE"):
+            disk.keep("transfer", seconds=0.5 * TIMEOUT)
+            with pytest.raises(LockTimeoutError) as caught:
+                store.store_segment(_last())
+        assert disk.waited > 0
+        assert disk.waited + disk.patience <= TIMEOUT
+        assert caught.value.timeout == TIMEOUT
+        assert caught.value.path == str(tmp_path / ".workdir" / "journal.db")
+        assert store.store_segment(_last()).file_result == "store"
+
+
+def test_who_may_wait_long_has_sqlite_wait_long_too(tmp_path: Path) -> None:
+    disk = BusyJournalDisk()
+    with FileStoreManager(tmp_path, disk=disk, lock_timeout=1000, durability="none") as store:
+        _begun(store)
+        [patience] = disk.writing
+        assert 500 < patience <= 1000
+
+
+@pytest.mark.parametrize("timeout", [0, 0.2])
+def test_opening_waits_for_sqlite_no_longer_than_a_call_may(tmp_path: Path, timeout: float) -> None:
+    FileStoreManager(tmp_path, durability="none").close()
+    alone = ("PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE")
+    with another_program(tmp_path, *alone), pytest.raises(LockTimeoutError) as caught:
+        FileStoreManager(tmp_path, lock_timeout=timeout)
+    assert caught.value.timeout == timeout
+    FileStoreManager(tmp_path, lock_timeout=timeout).close()
+
+
+def test_a_busy_journal_costs_no_space_that_is_kept_for_a_full_disk(tmp_path: Path) -> None:
+    reserve = tmp_path / ".workdir" / "reserve"
+    FileStoreManager(tmp_path, durability="none").close()
+    with FileStoreManager(tmp_path, lock_timeout=0, durability="none") as store:
+        _begun(store)
+        forked(lambda: None)  # the connection is opened anew by the next call
+        assert reserve.exists()
+        alone = ("PRAGMA locking_mode=EXCLUSIVE", "BEGIN EXCLUSIVE")
+        with another_program(tmp_path, *alone):
+            assert isinstance(outcome(store.store_segment, _last()), LockTimeoutError)
+        assert reserve.exists()
+        assert store.store_segment(_last()).file_result == "store"
+
+
+# What is done besides
+
+
+def test_cleaning_up_after_an_answer_waits_no_longer_than_the_call_may(tmp_path: Path) -> None:
+    disk = BusyDisk()
+    with FileStoreManager(
+        tmp_path, disk=disk, lock_timeout=0, durability="none", keep_completed=0
+    ) as store:
+        _begun(store)
+        store.store_segment(message(b"1", file_id="b", segment_number="1", **claim(b"1", "done")))
+        disk.keep("journal")
+        # A repeat writes nothing, and there is a completion to forget.
+        again = store.store_segment(message(b"first", file_id="a", segment_number="1"))
+        assert again.segments_received == 1
+        assert disk.waited == 0.0
+        disk.until = {}
+
+
+def test_a_first_segment_whose_lock_was_not_had_leaves_nothing(tmp_path: Path) -> None:
+    """Its sender tries again and again, each time with a file of its own."""
+    disk = BusyDisk()
+    with FileStoreManager(tmp_path, disk=disk, lock_timeout=0, durability="none") as store:
+        disk.keep("journal")
+        for _ in range(3):
+            with pytest.raises(LockTimeoutError):
+                _begun(store)
+        assert staging_files(tmp_path / ".workdir") == []
+        disk.until = {}
+        _begun(store)
+
+
+class OpeningDisk(Disk):
+    """Somebody else has the locks, until it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.waiting, self.free = threading.Event(), threading.Event()
+
+    def try_lock(self, fd: int) -> bool:
+        return self.free.is_set() and super().try_lock(fd)
+
+    def pause(self, seconds: float) -> None:
+        self.waiting.set()
+        super().pause(seconds)
+
+
+def test_a_store_whose_opening_waits_holds_up_no_other_store_and_no_fork(tmp_path: Path) -> None:
+    disk = OpeningDisk()
+    opened: list[object] = []
+    thread = threading.Thread(
+        target=lambda: opened.append(outcome(FileStoreManager, tmp_path / "busy", disk=disk))
+    )
+    thread.start()
+    assert disk.waiting.wait(60)
+    with FileStoreManager(tmp_path / "other", durability="none") as store:
+        _begun(store)
+        forked(lambda: None)
+    assert opened == []  # all the while
+    disk.free.set()
+    thread.join()
+    [busy] = opened
+    assert isinstance(busy, FileStoreManager), busy
+    busy.close()
