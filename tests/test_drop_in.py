@@ -315,6 +315,23 @@ def test_a_subclass_of_theirs_is_a_subclass_of_ours(tmp_path: Path) -> None:
         assert stored(tmp_path / str(n)) == {"file.bin": DATA}
 
 
+def test_a_subclass_of_theirs_that_keeps_its_folder_is_a_subclass_of_ours(tmp_path: Path) -> None:
+    """Under a name that ours has too, before or after ours is made."""
+    for n, module in enumerate(modules("store")):
+
+        class Keeping(module.FileStoreManager):  # type: ignore[misc,name-defined]
+            def __init__(self, storage_dir: str) -> None:
+                self.storage_dir = self.working_dir = storage_dir
+                super().__init__(storage_dir, None)
+                self.storage_dir = self.working_dir = "the service's own"
+
+        store = Keeping(str(tmp_path / str(n)))
+        for one in transfer_messages(DATA, 4000):
+            store.store_segment(request(one.payload, **one.other_fields))
+        assert store.storage_dir == store.working_dir == "the service's own"
+        assert stored(tmp_path / str(n)) == {"file.bin": DATA}
+
+
 def test_going_back_to_theirs_finds_the_files(tmp_path: Path) -> None:
     """What ours stored is files and nothing else."""
     their_module, our_module = modules("store")

@@ -99,6 +99,26 @@ def test_activity_of_any_kind_keeps_a_transfer(tmp_path: Path, clock: Clock, lev
         assert store.expire() == ["one"]
 
 
+@at_each_level
+def test_transfer_whose_last_segment_is_answered_again_and_again_stays(
+    tmp_path: Path, clock: Clock, level: str
+) -> None:
+    """Its sender is at it, though nothing new comes."""
+    with (
+        FileStoreManager(tmp_path, durability=level, expire_after=DAY) as store,
+        FileStoreManager(tmp_path, durability="none", expire_after=DAY) as other,
+    ):
+        store.store_segment(segment("one", 1, DATA))
+        for _ in range(5):
+            clock.pass_(DAY / 2)
+            assert store.store_segment(segment("one", 1, DATA)).segments_received == 1
+            assert other.expire() == []
+        clock.reboot(DAY / 2)
+        assert store.store_segment(segment("one", 2, DATA)).segments_received == 2
+        clock.pass_(DAY)
+        assert other.expire() == ["one"]
+
+
 @pytest.mark.parametrize("opened", ["before", "after"])
 def test_any_manager_drops_what_another_one_left(tmp_path: Path, clock: Clock, opened: str) -> None:
     with FileStoreManager(tmp_path) as left, FileStoreManager(tmp_path) as live:
@@ -451,6 +471,7 @@ def test_files_of_others_in_the_staging_folder_stay(tmp_path: Path, clock: Clock
     """Only what the store made is the store's to remove."""
     FileStoreManager(tmp_path, durability="none").close()
     names = ["notes.txt", "w00-short", "x00-" + "0" * 32, "w00-" + "0" * 32 + ".bak", "W00"]
+    names += ["w40-" + "0" * 32, "sff-" + "0" * 32]  # of more locks than there are
     for name in names:
         (tmp_path / ".workdir" / "staging" / name).write_bytes(b"mine")
     with FileStoreManager(tmp_path, durability="none") as store:

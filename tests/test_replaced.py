@@ -349,11 +349,15 @@ MIDDLE = {
     "next segment": ("sql", "UPDATE"),
     "first segment": ("sql", "INSERT"),
     "last segment": ("rename", ""),
+    "one segment": ("rename", ""),
     "cancel": ("sql", "DELETE"),
 }
 
 
-@pytest.mark.parametrize("target", ["journal.db", "-wal", "transfer lock", "working dir"])
+@pytest.mark.parametrize(
+    "target",
+    ["journal.db", "-wal", "journal lock", "transfer lock", "name lock", "working dir"],
+)
 @levels
 def test_what_goes_in_the_middle_of_a_call_is_noticed_before_its_answer(
     tmp_path: Path, level: str, target: str

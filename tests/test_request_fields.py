@@ -40,6 +40,9 @@ from txstore.errors import (
 DATA = b"first--second--third"
 PARTS = (b"first--", b"second--", b"third")
 ABSENT = object()
+#: A buffer whose owner has taken it back.
+GONE = memoryview(b"third")
+GONE.release()
 
 
 @pytest.fixture
@@ -281,8 +284,8 @@ def test_any_other_result_is_refused(store: FileStoreManager, result: Any) -> No
 
 @pytest.mark.parametrize(
     "payload",
-    ["third", 5, 5.0, True, ["third"], {"third": 1}, object(), memoryview(b"t-h-i-r-d")[::2]],
-    ids=lambda value: type(value).__name__,
+    ["third", 5, 5.0, True, ["third"], {"third": 1}, object(), memoryview(b"t-h-i-r-d")[::2], GONE],
+    ids=lambda value: "released" if value is GONE else type(value).__name__,
 )
 def test_a_payload_that_is_no_buffer_is_refused(store: FileStoreManager, payload: Any) -> None:
     for result in ("store", ABSENT):
@@ -436,6 +439,19 @@ def test_of_a_cancel_only_the_id_is_checked(store: FileStoreManager) -> None:
     refused(store, PlainMessage("x", {"file_id": "a.b", **everything_else}))
     answer = store.store_segment(PlainMessage("x", {"file_id": "open", **everything_else}))
     assert answer.to_dict() == {"file_id": "open", "segments_received": 2, "result": "cancel"}
+
+
+@pytest.mark.parametrize("call", ["status", "cancel"])
+@pytest.mark.parametrize("file_id", [None, ""], ids=repr)
+def test_who_names_a_transfer_must_name_one(
+    store: FileStoreManager, call: str, file_id: Any
+) -> None:
+    before = everything(store)
+    error = outcome(getattr(store, call), file_id)
+    assert isinstance(error, FieldError), error
+    assert (error.field, error.received) == ("file_id", file_id)
+    assert everything(store) == before
+    check_pickle(error)
 
 
 # The errors
