@@ -279,14 +279,18 @@ def test_a_busy_journal_costs_no_space_that_is_kept_for_a_full_disk(tmp_path: Pa
 # What is done besides
 
 
-def test_cleaning_up_after_an_answer_waits_no_longer_than_the_call_may(tmp_path: Path) -> None:
-    disk = BusyDisk()
+def test_cleaning_up_after_an_answer_waits_no_longer_than_the_call_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk, ticks = BusyDisk(), 1000.0
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: ticks)
     with FileStoreManager(
-        tmp_path, disk=disk, lock_timeout=0, durability="none", keep_completed=0
+        tmp_path, disk=disk, lock_timeout=0, durability="none", keep_completed=100
     ) as store:
         _begun(store)
         store.store_segment(message(b"1", file_id="b", segment_number="1", **claim(b"1", "done")))
         disk.keep("journal")
+        ticks += 100
         # A repeat writes nothing, and there is a completion to forget.
         again = store.store_segment(message(b"first", file_id="a", segment_number="1"))
         assert again.segments_received == 1
