@@ -25,7 +25,6 @@ from support import FULL, at_each_level, published, send, sha256, transfer_messa
 from txstore import FileStoreManager, digest
 from txstore.digest import Hasher
 from txstore.disk import Disk
-from txstore.errors import StagingDamagedError
 
 DATA = random.Random("digest").randbytes(100_000)
 
@@ -510,19 +509,16 @@ def test_a_process_in_fips_mode_takes_its_turn(tmp_path: Path, level: str) -> No
 def test_a_reboot_into_a_python_without_openssl_loses_no_acknowledged_segment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As into FIPS mode: what was promised cannot be verified there, and can be elsewhere."""
+    """As into FIPS mode: what is verified after a reboot was promised all the same."""
     *begun, last = transfer_messages(FILE, SIZE)
     monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
     with FileStoreManager(tmp_path, durability="segment") as store:
         send(store, begun)
     monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
     with backend("hashlib"), FileStoreManager(tmp_path, durability="segment") as store:
-        for call in (lambda: store.store_segment(last), lambda: store.status("transfer")):
-            with pytest.raises(StagingDamagedError, match="OpenSSL") as caught:
-                call()
-            assert caught.value.file_id == "transfer"
-        assert [one.segments_received for one in store.transfers()] == [len(begun)]
-    with FileStoreManager(tmp_path, durability="segment") as store:
+        found = store.status("transfer")
+        assert found is not None
+        assert found.segments_received == len(begun)
         assert store.store_segment(last).file_result == "store"
         assert published(store) == {"file.bin": FILE}
 
