@@ -74,11 +74,13 @@ def test_an_intent_below_a_folder_that_may_not_be_entered_can_be_cancelled(
         assert staging_files(left / ".workdir") == []
 
 
+@pytest.mark.parametrize("over", [True, False], ids=["over", "young"])
 def test_an_intent_that_cannot_be_settled_keeps_nothing_from_being_cleaned_up(
-    left: Path, ticks: list[float]
+    left: Path, ticks: list[float], over: bool
 ) -> None:
     """Also where it cannot be withdrawn: its staging file may not be looked at either."""
-    ticks[0] = 1000.0  # so that its own time is not over
+    if not over:
+        ticks[0] = 1000.0  # its own time, which began later, is not over
     disk = closed_parent()
     [name] = staging_files(left / ".workdir")
     disk.faults.fail("stat", errno.EACCES, path=name, forever=True)

@@ -128,7 +128,7 @@ class Housekeeping:
             if current is None or not self._is_over(current, at, seen):
                 return False
             if current.publish_place is not None:
-                self._recovery.settle(current, at, deadline)
+                self._settle(current, at, deadline)
                 return False
             if self._is_ahead(current, at):
                 # Its time begins now.
@@ -152,12 +152,18 @@ class Housekeeping:
                 # Not waiting: who holds the transfer's lock is alive and busy with it.
                 with self._locks.transfer(row.file_id, Deadline(0.0)) as lock:
                     lock.begin_turn()
-                    self._recovery.settle(row, at, deadline)
+                    self._settle(row, at, deadline)
             except LockTimeoutError:
                 continue
-            except OSError as error:
-                # One that cannot be settled keeps nothing else from being cleaned up.
-                logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
+
+    def _settle(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
+        """Settle an intent; one that cannot be keeps nothing else from being cleaned up."""
+        try:
+            self._recovery.settle(row, at, deadline)
+        except LockTimeoutError:
+            raise
+        except OSError as error:
+            logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
 
     # --- completions -------------------------------------------------------------------------
 

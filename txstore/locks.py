@@ -145,6 +145,9 @@ class Lock:
             self._drop()
             self._mutex.release()
 
+    def __del__(self) -> None:
+        self._drop()  # where `close` found it held
+
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
 
