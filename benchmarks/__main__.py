@@ -1,4 +1,5 @@
-"""``python -m benchmarks``: measure, print, write ``results.json`` and draw ``ratios.svg``."""
+"""``python -m benchmarks``: measure, print, write ``results.json`` and README's table, draw
+``ratios.svg``."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from benchmarks.subjects import Flush
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PICTURE = HERE / "results.json", HERE / "ratios.svg"
+README = HERE.parent / "README.md"
 
 
 def main() -> int:
@@ -36,6 +38,8 @@ def main() -> int:
         return 0
     output.write_text(report.as_json(results, options.quick) + "\n", encoding="utf-8")
     picture = PICTURE if output.resolve() == RESULTS else output.with_suffix(".svg")
+    if output.resolve() == RESULTS:
+        report.put_into(README, found)
     try:
         plot.draw(output, picture)
     except ModuleNotFoundError:

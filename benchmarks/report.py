@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.measure import UNIT, Bound, Measured, Result
 
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 _FIGURES = ("mean", "median", "p99", "p999", "longest")
 
 
@@ -114,6 +115,14 @@ def targets_table(rows: list[dict[str, Any]]) -> str:
             f"| {row['case']} | {row['what']} | {row['wanted']} | {row['measured']} | {verdict} |"
         )
     return "\n".join(lines)
+
+
+def put_into(readme: Path, rows: list[dict[str, Any]]) -> None:
+    """Write the table of targets between its marks in a file."""
+    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    after = rest.partition(END)[2]
+    text = f"{before}{BEGIN}\n{targets_table(rows)}\n{END}{after}"
+    readme.write_text(text, encoding="utf-8")
 
 
 def as_json(results: list[Result], quick: bool) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ import click
 import pytest
 from environments import install, make_environment
 
+from benchmarks import report
 from txstore.cli.commands import txstore
 
 ROOT = Path(__file__).parent.parent
@@ -152,3 +154,10 @@ def test_every_command_and_option_is_described() -> None:
         for option in command.params:
             if isinstance(option, click.Option):
                 assert option.opts[0] in text, f"{name} {option.opts[0]}"
+
+
+def test_the_table_of_figures_is_that_of_the_committed_run() -> None:
+    found = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
+    assert not found["quick"]
+    table = README.read_text(encoding="utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
+    assert table.strip() == report.targets_table(found["targets"])

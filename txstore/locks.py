@@ -28,8 +28,8 @@ from txstore.errors import LockTimeoutError, ReplacedError
 STRIPES = 64
 
 _TOKEN_SIZE = 16
-#: A staging file's name and a version of its transfer's row.
-_NOTE = struct.Struct(">36sQ")
+#: A staging file's name, a version of its transfer's row, the mount it was noted under.
+_NOTE = struct.Struct(">36sQQ")
 
 _L = TypeVar("_L", bound="Lock")
 
@@ -191,6 +191,7 @@ class TransferLock(Lock):
     turn = 0
     _token = b"-"
     _note = b""
+    _mount = 0
 
     def begin_turn(self) -> None:
         """For a holder that changes rows otherwise than segment by segment, or may fail half way:
@@ -203,7 +204,7 @@ class TransferLock(Lock):
         :raises OSError: neither could it be noted, nor an older note be taken back
         """
         assert self._fd is not None
-        note = _NOTE.pack(staging.encode(), change)
+        note = _NOTE.pack(staging.encode(), change, self._mount)
         try:
             noted = self._disk.pwrite(self._fd, note, _TOKEN_SIZE) == len(note)
         except OSError:
@@ -220,15 +221,17 @@ class TransferLock(Lock):
         self._disk.truncate(self._fd, _TOKEN_SIZE)
         self._note = b""
 
-    def durable_change(self, staging: str) -> int | None:
-        """The latest version of a transfer's row that was noted; ``None`` where nothing is known.
+    def durable_change(self, staging: str) -> tuple[int, bool] | None:
+        """The latest version of a transfer's row that was noted, and whether under this mount, so
+        that the device cannot have lost a later note since; ``None`` where nothing is known.
 
-        In the same boot a later one was never answered for: its worker died, or failed, before.
+        In the same boot and under the same mount a later version was never answered for: its worker
+        died, or failed, before.
         """
         if len(self._note) < _NOTE.size:
             return None
-        name, change = _NOTE.unpack_from(self._note)
-        return int(change) if name == staging.encode() else None
+        name, change, mount = _NOTE.unpack_from(self._note)
+        return (change, mount == self._mount != 0) if name == staging.encode() else None
 
     def _taken(self, fd: int) -> None:
         try:
@@ -248,7 +251,9 @@ class TransferLock(Lock):
     def _open(self) -> int:
         # Each descriptor has its own: a forked child has let go of its parent's.
         self._token = secrets.token_bytes(_TOKEN_SIZE)
-        return super()._open()
+        fd = super()._open()
+        self._mount = self._disk.mount_id(fd)
+        return fd
 
 
 class _Held(Generic[_L]):

@@ -120,11 +120,12 @@ class Recovery:
         """A row that was recorded while its bytes were being flushed, with what became of that, as
         far as it can be told without reading them."""
         noted = lock.durable_change(row.staging)
-        if noted == row.change:
-            return row.made_durable()
-        if noted is None or noted > row.change:
+        if noted is None or noted[0] > row.change:
             return row
-        if same_boot:
+        change, same_mount = noted
+        if change == row.change:
+            return row.made_durable()
+        if same_boot and same_mount:
             # Its worker died, or failed, before it could answer.
             back = row.at_durable_point().touched(at)
             self._publisher.save(row, back, deadline)
