@@ -134,7 +134,7 @@ class Expected:
             known.floor = 0
         name.contents.append(upload.content)
         if self.power and event.level == "none":
-            name.damaged, name.any_mode, known.floor = True, True, 0
+            name.damaged, name.any_mode = True, True
 
 
 def expected(history: History) -> tuple[Expected, Expected]:
@@ -222,6 +222,8 @@ def _check_upload(session: Session, expect: Expected, one: Upload) -> None:
         if known.stored == "no":
             raise broken(1, f"{one.file_id} is stored, which nobody asked for")
         if known.stored == "sure" or not name.damaged or _answers_final(session, one):
+            if name.latest == one.file_id and read(session, one) != one.content:
+                raise broken(4, f"{one.file_id}: answered as stored, and is not there whole")
             _check_stored(session, expect, one)
             return
         segments = 0  # at level "none" a power loss may take an acked file

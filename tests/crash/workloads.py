@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 from crash.steps import Cancel, Close, Expire, Open, Pass, Send, Step, Upload, upload
+from txstore.locks import stripe_of
 
 DAY = 86400.0
 
@@ -57,9 +59,28 @@ ONE = upload("one", "one.bin", 2500)
 SAME_ONE = upload("same-one", "same.bin", 1600)
 EMPTY = upload("empty", "empty.bin", 0)
 HOLLOW = upload("hollow", "sub/hollow.bin", 0, 600, 0, 0)
+FOUR = upload("four", "four.bin", 1500, 700, 900, 800)
+DEEP_ONE = upload("deep-one", "new/er/one.bin", 900)
+
+
+def twin_of(one: Upload, name: str, *sizes: int) -> Upload:
+    """An upload whose transfer and whose name have the same locks as another's."""
+    ids, names = (
+        next(
+            found
+            for found in (f"{text}{number}" for number in itertools.count())
+            if stripe_of(found.encode()) == stripe_of(wanted.encode())
+        )
+        for text, wanted in (("twin", one.file_id), (name, one.name))
+    )
+    return upload(ids, names, *sizes)
+
+
+TWIN = twin_of(FOUR, "twin", 1000, 600, 500, 700)
 
 WORKLOADS = [
     _workload("one transfer", *_all(A), Close()),
+    _workload("long transfers", *_turns(_all(FOUR), _all(TWIN)), Send(FOUR, 4)),
     _workload("three at once", *_turns(_all(A), _all(B), _all(C))),
     _workload("replaced", *_all(OLD), *_all(NEW), *_all(SAME_ONE), Send(NEW, 2)),
     _workload("replaced while unfinished", *_turns(_all(OLD), _all(NEW)), Send(OLD, 2)),
@@ -173,6 +194,42 @@ BRIEF = [
             Send(B, 2, 1),
             Send(A, 2, 1),
             Send(A, 3, 0),
+        ),
+        mixed=True,
+    ),
+    _workload("brief deep one", *_all(DEEP_ONE)),
+    _workload("brief later", Send(FOUR, 1), Send(FOUR, 2), Close(), Open(), Send(FOUR, 3)),
+    Workload(
+        "brief overlapped",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(FOUR, 1, 1),
+            Send(FOUR, 2, 1),
+            Send(FOUR, 3, 0),
+        ),
+        mixed=True,
+    ),
+    Workload(
+        "brief below in between",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(FOUR, 1, 1),
+            Send(FOUR, 2, 0),
+            Send(FOUR, 3, 1),
+        ),
+        mixed=True,
+    ),
+    Workload(
+        "brief finished below",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(B, 1, 1),
+            Send(B, 2, 0),
+            Send(OLD, 1, 1),
+            Send(OLD, 2, 0),
         ),
         mixed=True,
     ),

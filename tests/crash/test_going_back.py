@@ -1,0 +1,62 @@
+"""How far a transfer may go back after a power loss, and to what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from crash.oracle import broken
+from crash.scenes import acks, check_crashes, run_of, scene
+from crash.search import states
+from crash.steps import Open, Send, message, upload
+from crash.workloads import FOUR, A
+from txstore import FileStoreManager, append
+from txstore.testing.powerloss import Platter
+
+THREE = upload("three", "three.bin", 7, 11, 5)
+
+
+def test_a_durable_point_that_does_not_verify_is_not_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FileStoreManager(tmp_path) as store:
+        store.store_segment(message(THREE, 1))
+    with FileStoreManager(tmp_path, durability="none") as store:
+        store.store_segment(message(THREE, 2))
+    [staged] = (tmp_path / ".workdir" / "staging").iterdir()
+    staged.write_bytes(b"x" * 7 + bytes(11))  # as a device that did not keep what it flushed
+    monkeypatch.setenv("TXSTORE_BOOT_ID", "another")
+    with FileStoreManager(tmp_path) as store:
+        if store.status(THREE.file_id) is not None:
+            raise broken(3, "staged bytes that do not verify are built on")
+
+
+def test_in_a_boot_that_is_not_known_nothing_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crash.search.boot_of", lambda _history: "")
+    run = run_of("no boot", "none", A)
+    with scene(run.name, "none", boot="") as (session, disk):
+        session.do(Open())
+        session.do(Send(A, 1))
+        session.do(Send(A, 2))
+    check_crashes(run, disk.log, acks(disk.log))
+
+
+def test_at_level_file_no_more_is_lost_than_since_the_durable_point(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(append, "_DURABLE_POINT", 1000)  # the real one needs a file of 64 MiB
+    with scene("bounded", "file") as (session, disk):
+        session.do(Open())
+        for number in (1, 2, 3):
+            session.do(Send(FOUR, number))
+        log = list(disk.log)
+    staged = sum(map(len, FOUR.parts[:3]))
+    for state in states(log, Platter(), (), "bounded", randoms=4, only={max(acks(log))}):
+        left = Platter.of(state.tree), state.history
+        with scene(state.label, "file", after=left, boot="boot-1") as (session, _):
+            session.do(Open())
+            status = session.manager().status("four")
+            kept = status.bytes_received if status else 0
+        if kept < staged - 1000:
+            raise broken(1, f"{staged - kept} bytes are lost at level file: {state.label}")

@@ -1,0 +1,103 @@
+"""A row that is recorded while its bytes are flushed: what may be believed of it, and by whom."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from crash.oracle import broken
+from crash.scenes import acks, check_crashes, run_of, scene
+from crash.steps import Cancel, Open, Send, Upload, message
+from crash.workloads import FOUR, HOLLOW, TWIN
+from txstore import FileStoreManager, digest
+from txstore.testing.faults import FaultPlan
+from txstore.testing.faulty import FaultyDisk
+
+
+def segments(store: FileStoreManager, one: Upload) -> int:
+    status = store.status(one.file_id)
+    return status.segments_received if status else 0
+
+
+@pytest.mark.parametrize("level", ["segment", "file"])
+def test_without_openssl_nothing_is_recorded_that_cannot_be_verified(
+    level: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digest, "_openssl", None)
+    run = run_of("plain", level, FOUR)
+    with scene(run.name, level) as (session, disk):
+        session.do(Open())
+        for number in (1, 2, 3):
+            session.do(Send(FOUR, number))
+    check_crashes(run, disk.log, acks(disk.log))
+
+
+def test_an_older_note_that_a_power_loss_kept_says_nothing_in_the_next_boot() -> None:
+    """Also not to those who come after the one who found the row whole and recorded that."""
+    run = run_of("older note", "segment", FOUR)
+    with scene(run.name) as (session, disk):
+        session.do(Open())
+        for number in (1, 2, 3):
+            session.do(Send(FOUR, number))
+        log = list(disk.log)
+    check_crashes(run, log, {max(acks(log))}, randoms=8)
+
+
+@pytest.mark.parametrize("nth", [1, 2])
+def test_a_note_that_cannot_be_written_leaves_no_older_one(tmp_path: Path, nth: int) -> None:
+    """An older note says that nobody was told of the row; somebody was."""
+    faults = FaultPlan()
+    with FileStoreManager(tmp_path, disk=FaultyDisk(faults)) as store:
+        for number in (1, 2):
+            store.store_segment(message(FOUR, number))
+        failed = faults.fail("pwrite", errno.ENOSPC, path="/locks/", nth=nth)
+        for number in (3, 4):
+            store.store_segment(message(TWIN if number == 4 else FOUR, 1 if number == 4 else 3))
+        with FileStoreManager(tmp_path) as other:
+            if segments(other, FOUR) != 3:
+                raise broken(1, f"3 segments were acked, {segments(other, FOUR)} are there")
+        assert failed.done == (nth == 1)
+
+
+def test_a_lock_that_could_not_be_signed_makes_no_row_current(tmp_path: Path) -> None:
+    """The full disk has no room for the other's token: the first worker's must not stay there."""
+    faults = FaultPlan()
+    with (
+        FileStoreManager(tmp_path) as first,
+        FileStoreManager(tmp_path, disk=FaultyDisk(faults)) as second,
+    ):
+        first.store_segment(message(HOLLOW, 1))
+        failed = faults.fail("sign", errno.ENOSPC, forever=True)
+        # Of no bytes: its size does not tell the first worker that somebody went on.
+        again = Upload(HOLLOW.file_id, HOLLOW.name, (b"", b"", b"", b""))
+        second.store_segment(message(again, 2))
+        assert failed.done
+        if segments(first, HOLLOW) != 2:
+            raise broken(1, f"2 segments were acked, {segments(first, HOLLOW)} are there")
+
+
+def test_a_lower_level_flushes_what_it_cannot_know_to_be_durable() -> None:
+    """The note is another transfer's by then; the row says less than what was promised."""
+    run = run_of("unknown", "segment", FOUR, TWIN, mixed=True)
+    with scene(run.name) as (session, disk):
+        session.do(Open(0, "segment"))
+        for number in (1, 2):
+            session.do(Send(FOUR, number))
+            session.do(Send(TWIN, number))
+        session.do(Open(1, "none"))
+        session.do(Send(FOUR, 3, 1))
+    check_crashes(run, disk.log, {max(acks(disk.log))}, randoms=8)
+
+
+def test_what_a_cancelled_transfer_left_in_the_lock_says_nothing_of_the_next() -> None:
+    run = run_of("next", "segment", FOUR)
+    with scene(run.name) as (session, disk):
+        session.do(Open())
+        for number in (1, 2, 3):
+            session.do(Send(FOUR, number))
+        session.do(Cancel(FOUR))
+        for number in (1, 2):
+            session.do(Send(FOUR, number))
+    check_crashes(run, disk.log, {max(acks(disk.log))})
