@@ -23,7 +23,7 @@ from users import run_pytest
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
-from txstore.errors import RequestError
+from txstore.errors import OptionError, RequestError
 from txstore.testing import (
     Answer,
     Claims,
@@ -725,6 +725,37 @@ def test_no_call_of_the_disk_escapes_the_plan() -> None:
     }  # not of the files
     for name in calls - harmless:
         assert getattr(FaultyDisk, name) is not getattr(Disk, name), name
+
+
+@pytest.mark.parametrize(
+    ("option", "given"),
+    [
+        ("call", {"call": "fdatasync"}),
+        ("call", {"call": "flsuh"}),
+        ("call", {"call": "_call"}),
+        ("nth", {"call": "flush", "nth": 0}),
+        ("nth", {"call": "flush", "nth": -1}),
+        ("nth", {"call": "flush", "nth": 1.0}),
+        ("nth", {"call": "flush", "nth": True}),
+        ("nth", {"call": "flush", "nth": "2"}),
+        ("error", {"call": "flush", "error": "EIO"}),
+        ("error", {"call": "flush", "error": OSError(errno.EIO, "")}),
+        ("short", {"call": "flush", "short": True}),
+    ],
+)
+def test_a_fault_that_could_never_strike_is_refused(option: str, given: dict[str, Any]) -> None:
+    with pytest.raises(OptionError) as caught:
+        Fault(**given)
+    assert caught.value.option == option
+    assert caught.value.received == given.get(option) or option == "short"
+
+
+def test_a_wrong_name_of_a_call_is_answered_with_the_right_ones() -> None:
+    for wrong in ("fdatasync", "fsync"):
+        with pytest.raises(ValueError, match=f"no call '{wrong}'.*fdatasync is 'flush'.*pwrite"):
+            FaultPlan().fail(wrong)
+    with pytest.raises(ValueError, match="no call 'mkdir'.*make_folder"):
+        FaultPlan().crash("mkdir")
 
 
 def test_a_short_write_is_carried_on() -> None:

@@ -2,7 +2,8 @@
 
 A plan belongs to a ``FaultyDisk`` or a ``SimulatedDisk``, which asks it before and after every
 call.  Calls are named as the methods of ``txstore.disk.Disk``; SQLite's are ``"connect"``,
-``"commit"``, ``"checkpoint"`` and ``"statement"``.
+``"commit"``, ``"checkpoint"`` and ``"statement"``.  A transaction of one statement, as an append's
+is, commits with it and makes no call of its own for that.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import os
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from txstore.disk import Disk
+from txstore.errors import OptionError
 
 #: Calls of SQLite: they fail with SQLite's own errors.
 OF_SQLITE = ("connect", "commit", "checkpoint", "statement")
@@ -24,6 +28,11 @@ CHANGING = (
 # Lock files are made where an id, which may be random, picks them.  Everything else a store does
 # as often in every run; it looks at the disk as often as time and chance have it.
 _COUNTED = {*CHANGING, "commit"} - {"open_or_create"}
+
+#: All that can be named.
+CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) | {*OF_SQLITE}
+#: Not calls, but in their place.
+_ANY = ("change", "*")
 
 _SQLITE_TEXTS = {
     errno.ENOSPC: "database or disk is full",
@@ -52,6 +61,7 @@ class Fault:
     :ivar forever: all matching calls from the n-th on
     :ivar after: the call is carried out first
     :ivar short: no error, but a write takes only half of what it is given
+    :raises OptionError: there is no such call, or it cannot fail like that (a ``ValueError``)
     """
 
     call: str
@@ -64,6 +74,30 @@ class Fault:
     seen: int = 0
     done: bool = False
 
+    def __post_init__(self) -> None:
+        if self.call not in CALLS and self.call not in _ANY:
+            raise _refused(
+                "call",
+                self.call,
+                f"There is no call {self.call!r} to fail. fdatasync is 'flush', fsync 'flush_all',"
+                " that of a folder 'flush_folder'. Expected 'change' or '*', or one of"
+                f" {', '.join(sorted(CALLS))}.",
+            )
+        if type(self.nth) is not int or self.nth < 1:
+            raise _refused(
+                "nth", self.nth, f"Calls are counted 1, 2, 3, ...; {self.nth!r} is none of these."
+            )
+        if self.error is not None and type(self.error) is not int:
+            raise _refused(
+                "error",
+                self.error,
+                f"An error is a number of the module errno, like errno.EIO, not {self.error!r}.",
+            )
+        if self.short and self.call != "pwrite":
+            raise _refused(
+                "short", self.call, f"Only 'pwrite' can be cut short, not {self.call!r}."
+            )
+
     def strikes(self, call: str, path: str) -> bool:
         """Whether it is this call's turn; to be asked once for each call."""
         wanted = call in _COUNTED if self.call == "change" else self.call in ("*", call)
@@ -73,6 +107,10 @@ class Fault:
         struck = self.seen >= self.nth if self.forever else self.seen == self.nth
         self.done = self.done or struck
         return struck
+
+
+def _refused(option: str, received: object, message: str) -> OptionError:
+    return OptionError(message, option=option, received=received)
 
 
 class FaultPlan:
