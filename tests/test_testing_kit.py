@@ -754,7 +754,7 @@ def test_a_wrong_name_of_a_call_is_answered_with_the_right_ones() -> None:
     for wrong in ("fdatasync", "fsync"):
         with pytest.raises(ValueError, match=f"no call '{wrong}'.*fdatasync is 'flush'.*pwrite"):
             FaultPlan().fail(wrong)
-    with pytest.raises(ValueError, match="no call 'mkdir'.*make_folder"):
+    with pytest.raises(ValueError, match=r"no call 'mkdir'.*make_folder"):
         FaultPlan().crash("mkdir")
 
 

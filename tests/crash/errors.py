@@ -9,16 +9,22 @@ from __future__ import annotations
 import errno
 import itertools
 import random
+import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from crash.oracle import broken, check_recovery, expected
 from crash.search import Run, Search, clock_of, states
 from crash.steps import Cancel, Close, Open, Send, Session, Step
 from crash.world import Folders, fixed
+from txstore.errors import TxStoreError
 from txstore.testing.disk import SimulatedDisk
 from txstore.testing.faults import Fault, FaultPlan
 from txstore.testing.powerloss import Platter
+
+#: How many crashes are looked at after a fault.
+CRASHES = 3
 
 _FULL, _IO = errno.ENOSPC, errno.EIO
 
@@ -152,7 +158,8 @@ class _Faulty:
                 if not self.session.has_manager():
                     self.session.do(Open())
                 kill, _ = expected(self.session.history)
-                check_recovery(self.session, kill, self.run.workload.uploads)
+                with _broken_by_errors("what is left cannot be gone on with"):
+                    check_recovery(self.session, kill, self.run.workload.uploads)
             finally:
                 self.plan.clear()
                 self.session.close()
@@ -179,7 +186,17 @@ class _Faulty:
             return
         if one.restart and isinstance(step, Send | Cancel):
             self.session.restart(step.actor)
-        self.session.do(step)
+        with _broken_by_errors("the step that failed does not go through"):
+            self.session.do(step)
+
+
+@contextmanager
+def _broken_by_errors(text: str) -> Iterator[None]:
+    """The disk is well again: no error is right any more."""
+    try:
+        yield
+    except (TxStoreError, OSError) as error:
+        raise broken(6, f"after the fault {text}: {error!r}") from error
 
 
 def sampled(runs: list[Run], folders: Folders, count: int, seed: str) -> list[Injection]:
@@ -193,3 +210,20 @@ def sampled(runs: list[Run], folders: Folders, count: int, seed: str) -> list[In
         picker.shuffle(some)
     mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_call.values()))
     return [one for one in mixed if one is not None][:count]
+
+
+def inject_some(run: Run, count: int) -> tuple[int, list[tuple[str, str]]]:
+    """Inject ``count`` of all faults that a run can meet.
+
+    :return: how many struck; and of those that broke something the labels, with what was broken
+    """
+    folders, struck, failures = Folders(), 0, []
+    try:
+        for one in sampled([run], folders, count, run.name):
+            try:
+                struck += inject(one, folders, CRASHES)
+            except Exception:  # noqa: BLE001 - it is reported
+                failures.append((one.label, traceback.format_exc(limit=-5)))
+    finally:
+        folders.close()
+    return struck, failures

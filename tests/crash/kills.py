@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from crash.steps import Upload, message, upload
+from crash.world import Folders
 from txstore import FileStoreManager
 from txstore.testing.faults import FaultPlan
 from txstore.testing.faulty import FaultyDisk
@@ -198,3 +199,21 @@ def is_sound(journal: str) -> bool:
         (verdict,) = connection.execute("PRAGMA integrity_check").fetchone()
     connection.close()
     return bool(verdict == "ok")
+
+
+def kill_some(level: str, kills: int) -> tuple[int, int]:
+    """Kill so many workers of a store.
+
+    :return: how many were killed, and how many files were stored
+    :raises AssertionError: something acknowledged is lost, or the journal is damaged
+    """
+    folders = Folders()
+    try:
+        with folders.one() as root:
+            storage = os.path.join(root, "storage")
+            killing = Kills(storage, level, seed=f"kills at {level}")
+            killing.run(kills)
+            assert is_sound(os.path.join(storage, ".workdir", "journal.db"))
+            return killing.kills, len(killing.done)
+    finally:
+        folders.close()

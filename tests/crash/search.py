@@ -34,6 +34,14 @@ from txstore.testing.powerloss import Platter, Tree
 
 LEVELS = ("segment", "file", "none")
 
+#: What a complete search must have seen at least: states, the share of them that a kill cannot
+#: leave, and states of each class.
+LEAST, LEAST_BY_POWER, LEAST_OF_CLASS = 100_000, 0.3, 1_000
+CLASSES = (
+    *("torn", "zero-filled", "name lost", "both names", "journal behind", "journal ahead"),
+    "crashed again",
+)
+
 _START_WALL, _START_TICKS = 1.8e9, 10_000.0
 
 
@@ -83,13 +91,36 @@ class Tally:
         self.classes += other.classes
         self.failures |= other.failures
 
+    @property
+    def only_by_power(self) -> int:
+        """How many states cannot come from a kill alone."""
+        return len(self.by_power - self.by_kill)
+
+    def counts(self) -> dict[str, int]:
+        """What was seen, by name."""
+        return {
+            "distinct states": len(self.states),
+            "distinct states, not from a kill alone": self.only_by_power,
+            **{f"states: {name}": count for name, count in self.classes.items()},
+        }
+
     def report(self) -> str:
-        only_power = len(self.by_power - self.by_kill)
-        total = max(1, len(self.states))
-        share = f"{100 * only_power // total} %"
-        lines = [f"{total} distinct states, {only_power} of them ({share}) not from a kill alone"]
-        lines += [f"  {count:7d} {name}" for name, count in sorted(self.classes.items())]
-        return "\n".join(lines)
+        share = 100 * self.only_by_power // max(1, len(self.states))
+        lines = [f"{count:9d} {name}" for name, count in sorted(self.counts().items())]
+        return "\n".join([*lines, f"{share:8d}% not from a kill alone"])
+
+    def missing(self) -> list[str]:
+        """What of a search that is to be complete is not large enough."""
+        wanted = [
+            (len(self.states), LEAST, "distinct states"),
+            (self.only_by_power, LEAST_BY_POWER * len(self.states), "not from a kill alone"),
+            *((self.classes[name], LEAST_OF_CLASS, f"states: {name}") for name in CLASSES),
+        ]
+        return [
+            f"{found} {name}, expected {least:.0f}"
+            for found, least, name in wanted
+            if found < least
+        ]
 
 
 def boot_of(history: History) -> str:

@@ -1,47 +1,28 @@
 """A failed disk is not the end: any call may fail, once or from then on.
 
-What is checked of each fault is in ``errors.py``.  The fast suite takes a seeded sample of the
-faults, with as many of each call as of any other; ``TXSTORE_FULL=1`` takes all.
+What is checked of each fault is in ``errors.py``.  A seeded sample of the faults is injected here,
+with as many of each call as of any other; ``python tests/crash faults`` injects all.
 """
 
 from __future__ import annotations
 
-import os
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable
 
 import pytest
+from conftest import COUNTED
 
-from crash.command import CRASHES, fault_command, run_of
-from crash.errors import inject, sampled
-from crash.search import LEVELS
-from crash.world import Folders
+from crash.command import FAULTY, fault_command, run_of
+from crash.errors import inject_some
 
-FULL = bool(os.environ.get("TXSTORE_FULL"))
-COUNT = 1_000_000 if FULL else 30
-
-RUNS = [f"{name}/{level}" for name in ("all sorts", "other file system") for level in LEVELS]
+COUNT = 30
 
 
-@pytest.fixture(scope="module")
-def folders() -> Iterator[Folders]:
-    made = Folders()
-    yield made
-    made.close()
-
-
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize("name", FAULTY)
 def test_a_failed_call_costs_nothing(
-    name: str, folders: Folders, pytestconfig: pytest.Config
+    name: str, record_property: Callable[[str, object], None]
 ) -> None:
-    failures, struck = [], 0
-    for one in sampled([run_of(name)], folders, COUNT, name):
-        try:
-            struck += inject(one, folders, CRASHES)
-        except Exception:  # noqa: BLE001 - it is reported
-            failures.append(f"{fault_command(one.label)}\n{traceback.format_exc(limit=-5)}")
-    reporter = pytestconfig.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:
-        reporter.write_line(f"\n{struck} faults injected into {name}")
+    struck, failures = inject_some(run_of(name), COUNT)
+    record_property(COUNTED, {"faults injected": struck})
     assert struck
-    assert not failures, f"{len(failures)} of {struck}:\n" + "\n".join(failures[:5])
+    shown = "\n".join(f"{fault_command(label)}\n{text}" for label, text in failures[:5])
+    assert not failures, f"{len(failures)} of {struck}:\n{shown}"

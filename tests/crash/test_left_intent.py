@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from crash.oracle import broken
 from crash.search import Run, Search, states
-from crash.steps import Crash, Open, Send, Session, message, upload
+from crash.steps import Crash, Open, Send, Session, Upload, message, upload
 from crash.workloads import LEFT_INTENT, SAME_ONE
 from crash.world import Clock, Folders, fixed
 from txstore import FileStoreManager
@@ -22,12 +23,16 @@ OLD = upload("old", "same.bin", 1100, 1700)
 NEWER = [upload("new", "same.bin", 900), upload("new", "same.bin", 900, 800)]
 
 
+def check_newer(storage: Path, newer: Upload) -> None:
+    if (storage / newer.name).read_bytes() != newer.content:
+        raise broken(1, "an older file came over one that was acked later")
+
+
 @pytest.mark.parametrize("newer", NEWER, ids=["in one segment", "in two segments"])
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_live_worker_settles_the_intent_of_a_dead_one(
-    tmp_path: Path, newer: object, when: str
+    tmp_path: Path, newer: Upload, when: str
 ) -> None:
-    assert isinstance(newer, type(OLD))
     storage = tmp_path / "storage"
     faults = FaultPlan()
     disk = FaultyDisk(faults)
@@ -40,12 +45,13 @@ def test_a_live_worker_settles_the_intent_of_a_dead_one(
         disk.bury()
         for number in range(1, newer.last + 1):
             living.store_segment(message(newer, number))
-        assert (storage / newer.name).read_bytes() == newer.content
+        check_newer(storage, newer)
     with FileStoreManager(storage) as after:
-        assert (storage / newer.name).read_bytes() == newer.content
+        check_newer(storage, newer)
         after.status(OLD.file_id)
-        assert (storage / newer.name).read_bytes() == newer.content
-    assert os.listdir(storage / ".workdir" / "staging") == []
+        check_newer(storage, newer)
+    if left := os.listdir(storage / ".workdir" / "staging"):
+        raise broken(9, f"staging files stay: {left}")
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead

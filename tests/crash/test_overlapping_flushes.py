@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import errno
+import secrets
 from pathlib import Path
 
 import pytest
 
 from crash.oracle import broken
 from crash.scenes import acks, check_crashes, run_of, scene
-from crash.steps import Cancel, Open, Send, Upload, message
+from crash.search import states
+from crash.steps import Cancel, Crash, History, Open, Send, Upload, message
 from crash.workloads import FOUR, HOLLOW, TWIN
 from txstore import FileStoreManager, digest
-from txstore.testing.faults import FaultPlan
+from txstore.locks import stripe_of
+from txstore.testing import operations as ops
+from txstore.testing.faults import FaultPlan, SimulatedCrash
 from txstore.testing.faulty import FaultyDisk
+from txstore.testing.powerloss import Platter
+
+#: What a worker left, and what it had answered.
+Left = tuple[Platter, History]
 
 
 def segments(store: FileStoreManager, one: Upload) -> int:
@@ -43,6 +51,53 @@ def test_an_older_note_that_a_power_loss_kept_says_nothing_in_the_next_boot() ->
             session.do(Send(FOUR, number))
         log = list(disk.log)
     check_crashes(run, log, {max(acks(log))}, randoms=8)
+
+
+def dying(name: str, at: str, number: int, left: Left | None = None, boot: str = "boot-0") -> Left:
+    """A worker takes segments up to one, and dies in a flush of that."""
+    plan = FaultPlan()
+    with scene(name, faults=plan, after=left, boot=boot) as (session, disk):
+        session.do(Open())
+        for before in range(number if left else 1, number):
+            session.do(Send(FOUR, before))
+        if left:
+            session.do(Send(FOUR, number - 1))  # so that the row is in hand
+        plan.crash("flush", path=at)
+        with pytest.raises(SimulatedCrash):
+            session.do(Send(FOUR, number))
+        disk.dead = True
+        return disk.platter.copy(), (*session.history, Crash(False))
+
+
+def answered(name: str, left: Left, number: int, boot: str = "boot-0") -> None:
+    """Another worker answers the same segment, and the power goes.
+
+    :raises PromiseBrokenError: it is lost
+    """
+    with scene(name, after=left, boot=boot) as (session, disk):
+        session.do(Open())
+        session.do(Send(FOUR, number))
+        log = list(disk.log)
+    check_crashes(run_of(name, "segment", FOUR), log, {max(acks(log))}, after=left, randoms=8)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead
+@pytest.mark.parametrize("at", ["file", "wal"])
+def test_a_row_whose_worker_died_in_a_flush_is_not_taken_for_durable(at: str) -> None:
+    answered("its successor", dying("its worker", at, 3), 3)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead
+def test_no_note_is_there_that_a_row_to_come_will_have_the_number_of() -> None:
+    """A power loss that takes the row and keeps its note would have the next such row, whose worker
+    dies in the flush of its bytes, taken for durable."""
+    base, history = dying("the first", "wal", 2)
+    log: list[ops.Operation] = [ops.Note(None)]
+    for state in states(log, base, history[:-1], "noted", randoms=8, only={1}):
+        lock = f"storage/.workdir/locks/transfer-{stripe_of(FOUR.file_id.encode()):02x}"
+        if state.power and len(state.tree.file(lock) or b"") > len(secrets.token_bytes()):
+            left = dying("after that", "file", 2, (Platter.of(state.tree), state.history), "b")
+            answered("the third", left, 2, "b")
 
 
 @pytest.mark.parametrize("nth", [1, 2])

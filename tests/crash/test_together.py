@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from crash.oracle import broken
 from crash.steps import Upload, message, upload
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -33,7 +34,7 @@ class Meeting(Disk):
         if call != self._call or self.met:
             return
         with suppress(threading.BrokenBarrierError):  # the other waits for a lock, as it should
-            self._barrier.wait(0.3)
+            self._barrier.wait(1.5)
         self.met = True
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
@@ -72,13 +73,17 @@ def test_one_segment_at_two_workers_is_taken_once(tmp_path: Path, number: int) -
     with FileStoreManager(storage) as manager:
         for before in range(1, number):
             manager.store_segment(message(A, before))
-    assert _together(storage, "pwrite", A, A, number) == [number, number]
+    told = _together(storage, "pwrite", A, A, number)
+    if told != [number, number]:
+        raise broken(7, f"one segment at two workers was answered {told}")
     with FileStoreManager(storage) as manager:
         (status,) = manager.transfers()
-        assert status.segments_received == number
+        if status.segments_received != number:
+            raise broken(4, f"{number} segments were acked, {status.segments_received} are there")
         for after in range(number + 1, A.last + 1):
             manager.store_segment(message(A, after))
-    assert (storage / A.name).read_bytes() == A.content
+    if (storage / A.name).read_bytes() != A.content:
+        raise broken(2, "the file is not whole")
 
 
 def test_two_files_for_one_name_are_published_one_after_the_other(tmp_path: Path) -> None:
@@ -86,11 +91,15 @@ def test_two_files_for_one_name_are_published_one_after_the_other(tmp_path: Path
     with FileStoreManager(storage) as manager:
         manager.store_segment(message(OLD, 1))
         manager.store_segment(message(NEW, 1))
-    assert _together(storage, "rename", OLD, NEW, 2) == [2, 2]
+    told = _together(storage, "rename", OLD, NEW, 2)
+    if told != [2, 2]:
+        raise broken(7, f"two files for one name were answered {told}")
     content = (storage / "same.bin").read_bytes()
-    assert content in (OLD.content, NEW.content)
+    if content not in (OLD.content, NEW.content):
+        raise broken(2, "the file is neither of the two, whole")
     with FileStoreManager(storage) as manager:
         for what in (OLD, NEW):
             manager.store_segment(message(what, 2))
         assert manager.transfers() == []
-    assert (storage / "same.bin").read_bytes() == content
+    if (storage / "same.bin").read_bytes() != content:
+        raise broken(4, "a repeat came over a newer file")

@@ -197,6 +197,12 @@ BRIEF = [
         ),
         mixed=True,
     ),
+    _workload("brief deep", *_all(B)),
+    Workload(
+        "brief cancelled below",
+        (Open(0, "none"), Open(1, "segment"), Send(C, 1, 1), Cancel(C, 0), Cancel(C, 1)),
+        mixed=True,
+    ),
     _workload("brief deep one", *_all(DEEP_ONE)),
     _workload("brief later", Send(FOUR, 1), Send(FOUR, 2), Close(), Open(), Send(FOUR, 3)),
     Workload(
@@ -207,6 +213,17 @@ BRIEF = [
             Send(FOUR, 1, 1),
             Send(FOUR, 2, 1),
             Send(FOUR, 3, 0),
+        ),
+        mixed=True,
+    ),
+    Workload(
+        "brief begun below",
+        (
+            Open(0, "none"),
+            Open(1, "segment"),
+            Send(FOUR, 1, 0),
+            Send(FOUR, 2, 1),
+            Send(FOUR, 3, 1),
         ),
         mixed=True,
     ),
