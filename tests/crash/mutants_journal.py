@@ -99,14 +99,35 @@ def stripe_of(""",
     ),
     Mutant(
         "the lock of the journal",
-        "journal/engine.py",
-        """\
-with _Using(self, deadline), self._lock.held(deadline):
-            try:""",
-        """\
-with _Using(self, deadline):
-            try:""",
+        "locks.py",
+        'self.journal = Lock(*where, "journal", mode)',
+        'self.journal = _Nobody(Lock(*where, "journal", mode))',
         ("tests/crash/test_journal_log.py",),
+        also=(
+            (
+                "locks.py",
+                "def stripe_of(",
+                """\
+class _Nobody(TransferLock):
+    def __init__(self, like):
+        super().__init__(like._disk, "", like._folder_fd, "", 0o600)
+
+    def acquire(self, deadline):
+        self.begin_turn()
+
+    def release(self):
+        pass
+
+    def verify(self):
+        pass
+
+    def note_durable(self, staging, change):
+        pass
+
+
+def stripe_of(""",
+            ),
+        ),
     ),
     Mutant(
         "the guard in a row's UPDATE",

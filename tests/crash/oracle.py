@@ -48,6 +48,8 @@ class Known:
     :ivar ceiling: segments that may be there
     :ivar stored: ``"no"``, ``"maybe"`` or ``"sure"``
     :ivar ended: it was cancelled: ``"no"``, ``"maybe"`` or ``"sure"``
+    :ivar recorded: its completion must be there
+    :ivar forgotten: a power loss may have taken its completion: who gets it again stores it again
     """
 
     floor: int = 0
@@ -55,6 +57,7 @@ class Known:
     stored: str = "no"
     ended: str = "no"
     recorded: bool = False
+    forgotten: bool = False
 
 
 @dataclass
@@ -86,6 +89,11 @@ class Expected:
     def name(self, upload: Upload) -> Name:
         return self.names.setdefault(os.path.normpath(upload.name), Name())
 
+    def forget(self) -> None:
+        """The power was lost."""
+        for known in self.uploads.values():
+            known.forgotten = known.stored == "sure" and not known.recorded
+
     def add(self, event: Event) -> None:
         step = event.step
         if isinstance(step, Send):
@@ -104,8 +112,8 @@ class Expected:
     def _send(self, upload: Upload, number: int, event: Event) -> None:
         known = self.of(upload)
         if known.stored == "sure":
-            if number == upload.last and event.acked and not (self.power and event.level == "none"):
-                known.recorded = not self.power or upload.last > 1
+            if number == upload.last:
+                self._repeated(upload, known, event)
         elif number == upload.last:
             self._final(upload, known, event)
         else:
@@ -113,6 +121,15 @@ class Expected:
             known.ended = "no" if known.ended == "no" else "maybe"
             if event.acked and (not self.power or event.level == "segment"):
                 known.floor, known.ended = number, "no"
+
+    def _repeated(self, upload: Upload, known: Known, event: Event) -> None:
+        name, lasting = self.name(upload), not self.power or event.level != "none"
+        if known.forgotten and not lasting:
+            name.damaged, name.any_mode = True, True  # stored again, at level "none"
+        elif event.acked and lasting:
+            known.recorded = not self.power or upload.last > 1
+            if known.forgotten:
+                known.forgotten, name.damaged, name.any_mode = False, False, False
 
     def _final(self, upload: Upload, known: Known, event: Event) -> None:
         name = self.name(upload)
@@ -143,6 +160,7 @@ def expected(history: History) -> tuple[Expected, Expected]:
     for event in history:
         if isinstance(event, Crash):
             if event.power:
+                power.forget()
                 kill = copy.deepcopy(power)
                 kill.power = False
             continue
@@ -274,7 +292,7 @@ def _go_on(session: Session, expect: Expected, one: Upload, segments: int) -> No
             return  # stored before, and replaced since: at level "none" by a file that was lost
     if after != one.content:
         raise broken(1, f"{one.file_id}: stored now, and not there whole")
-    name.contents, name.damaged = [one.content], False
+    name.contents, name.damaged, name.latest = [one.content], False, one.file_id
     _check_stored(session, expect, one)
 
 

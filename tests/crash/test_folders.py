@@ -1,4 +1,4 @@
-"""A folder that has the number of one that is gone is another folder: its name is flushed too."""
+"""A folder with the name and the number of one that is gone is another: it is flushed too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from txstore.testing.powerloss import Platter
 
 FIRST = upload("d", "d/one.bin", 900)
 #: Under the same locks, whose files would get the number of the folder otherwise.
-SECOND = twin_of(FIRST, "e/", 800)
+SECOND = twin_of(FIRST, "d/two", 800)
 
 
 def remove(disk: SimulatedDisk, storage: str) -> None:

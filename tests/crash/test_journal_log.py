@@ -99,8 +99,11 @@ def test_writing_ahead_takes_no_commit_of_another_worker(tmp_path: Path) -> None
             second.store_segment(message(OTHER, number))
         disk.go_on.set()
         slow.join()
-    with FileStoreManager(tmp_path) as after:
-        known = {one.file_id: one.segments_received for one in after.transfers()}
+    try:
+        with FileStoreManager(tmp_path) as after:
+            known = {one.file_id: one.segments_received for one in after.transfers()}
+    except OSError as error:
+        raise broken(1, f"the journal is damaged: {error}") from error
     if known != {"four": 1, "other": 2}:
         raise broken(1, f"acked segments are gone: {known}")
 
@@ -142,10 +145,13 @@ def test_a_manager_that_is_closed_without_the_journal_lock_takes_no_commit(
         holder.close(lock)
         holder.close(folder)
         second.store_segment(message(FOUR, 3))
-    with FileStoreManager(tmp_path) as after:
-        status = after.status("four")
-        if status is None or status.segments_received != 3:
-            raise broken(1, "an acked segment is gone")
+    try:
+        with FileStoreManager(tmp_path) as after:
+            status = after.status("four")
+    except OSError as error:
+        raise broken(1, f"the journal is damaged: {error}") from error
+    if status is None or status.segments_received != 3:
+        raise broken(1, "an acked segment is gone")
 
 
 def test_a_worker_that_comes_after_a_failed_flush_of_the_log() -> None:

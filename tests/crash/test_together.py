@@ -29,10 +29,12 @@ class Meeting(Disk):
     def __init__(self, call: str, barrier: threading.Barrier) -> None:
         self._call, self._barrier = call, barrier
         self.met = False
+        self.arrived = threading.Event()
 
     def _meet(self, call: str) -> None:
         if call != self._call or self.met:
             return
+        self.arrived.set()
         with suppress(threading.BrokenBarrierError):  # the other waits for a lock, as it should
             self._barrier.wait(1.5)
         self.met = True
@@ -51,7 +53,8 @@ class Meeting(Disk):
 
 def _together(storage: Path, call: str, first: Upload, second: Upload, number: int) -> list[object]:
     barrier = threading.Barrier(2)
-    managers = [FileStoreManager(storage, disk=Meeting(call, barrier)) for _ in range(2)]
+    disks = [Meeting(call, barrier) for _ in range(2)]
+    managers = [FileStoreManager(storage, disk=disk) for disk in disks]
 
     def send(index: int, what: Upload) -> object:
         try:
@@ -61,7 +64,10 @@ def _together(storage: Path, call: str, first: Upload, second: Upload, number: i
 
     try:
         with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(send, (0, 1), (first, second)))
+            earlier = pool.submit(send, 0, first)
+            assert disks[0].arrived.wait(20)
+            later = pool.submit(send, 1, second)
+            return [earlier.result(), later.result()]
     finally:
         for manager in managers:
             manager.close()

@@ -221,6 +221,7 @@ BRIEF = [
         (
             Open(0, "none"),
             Open(1, "segment"),
+            Send(ONE, 1, 1),
             Send(FOUR, 1, 0),
             Send(FOUR, 2, 1),
             Send(FOUR, 3, 1),
