@@ -10,7 +10,7 @@ import errno
 import itertools
 import random
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -200,16 +200,27 @@ def _broken_by_errors(text: str) -> Iterator[None]:
 
 
 def sampled(runs: list[Run], folders: Folders, count: int, seed: str) -> list[Injection]:
-    """``count`` of all injections, of each call as many as of any other where there are enough."""
-    by_call: dict[str, list[Injection]] = {}
+    """``count`` of all injections: of each call as many as of any other where there are enough, and
+    each of its calls once before any of them a second time."""
+    by_call: dict[str, dict[tuple[Run, int], list[Injection]]] = {}
     for run in runs:
         for one in injections(run, folders):
-            by_call.setdefault(one.call, []).append(one)
+            by_call.setdefault(one.call, {}).setdefault((run, one.nth), []).append(one)
     picker = random.Random(seed)
-    for some in by_call.values():
-        picker.shuffle(some)
-    mixed = itertools.chain.from_iterable(itertools.zip_longest(*by_call.values()))
-    return [one for one in mixed if one is not None][:count]
+    lists = []
+    for by_number in by_call.values():
+        numbers = list(by_number.values())
+        picker.shuffle(numbers)
+        for some in numbers:
+            picker.shuffle(some)
+        lists.append(_in_turn(numbers))
+    return list(itertools.islice(_in_turn(lists), count))
+
+
+def _in_turn(lists: Iterable[Iterable[Injection]]) -> Iterator[Injection]:
+    """The first of each list, then the second of each, and so on."""
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(*lists))
+    return (one for one in mixed if one is not None)
 
 
 def inject_some(run: Run, count: int) -> tuple[int, list[tuple[str, str]]]:

@@ -1,7 +1,8 @@
 """A failed disk is not the end: any call may fail, once or from then on.
 
 What is checked of each fault is in ``errors.py``.  A seeded sample of the faults is injected here,
-with as many of each call as of any other; ``python tests/crash faults`` injects all.
+with as many of each call as of any other; ``python tests/crash faults`` injects
+more, and with ``--count 1000000`` all there are.
 """
 
 from __future__ import annotations
