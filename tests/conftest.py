@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-
-#: A test's property under which it says what it counted.
-COUNTED = "crash tests counted"
+from counted import COUNTED
 
 
 @pytest.hookimpl(trylast=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import COUNTED
+from counted import COUNTED
 
 from crash.command import FAULTY, fault_command, run_of
 from crash.errors import inject_some

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from conftest import COUNTED
+from counted import COUNTED
 
 from crash.kills import kill_some
 from crash.search import LEVELS

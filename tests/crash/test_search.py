@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from conftest import COUNTED
+from counted import COUNTED
 
 from crash.command import replay_command, runs
 from crash.search import Run, Search
