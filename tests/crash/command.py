@@ -167,7 +167,7 @@ def _parser() -> argparse.ArgumentParser:
     adding = commands.add_parser("search", help="crash at every operation; all runs by default")
     adding.add_argument("run", nargs="*", type=run_of)
     adding.add_argument("--share", type=float, default=1.0, help="of the states")
-    adding.add_argument("--again", type=float, default=0.022, help="of these, to crash again")
+    adding.add_argument("--again", type=float, default=0.015, help="of these, to crash again")
     adding = commands.add_parser("faults", help="have every call fail")
     adding.add_argument("--count", type=int, default=2000, help="for each run")
     adding = commands.add_parser("kills", help="kill workers")
