@@ -105,7 +105,7 @@ STAGED = [
     ),
     Mutant(
         "bytes past the journal's offset are cut",
-        "staging.py",
+        "staged.py",
         """\
         if self.size > offset and self.size != self._zeros_end:
             self.cut(offset)
