@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 
 from crash.search import Run, Search, states
-from crash.steps import Close, Event, History, Send, Session, Upload
+from crash.steps import Event, History, Send, Session, Upload
 from crash.workloads import Workload
 from crash.world import Clock, Folders, fixed
 from txstore.errors import SequenceError
@@ -88,8 +88,7 @@ def check_crashes(
 
 def run_of(name: str, level: str, *uploads: Upload, mixed: bool = False) -> Run:
     """A run in which these uploads may come to their ends."""
-    steps = tuple(Send(one, 1) for one in uploads)
-    return Run(Workload(name, (Close(), *steps), mixed=mixed), level)
+    return Run(Workload(name, tuple(Send(one, 1) for one in uploads), mixed=mixed), level)
 
 
 def finish(session: Session, one: Upload, actor: int = 0) -> None:
