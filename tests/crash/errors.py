@@ -103,7 +103,9 @@ def injections(run: Run, folders: Folders) -> Iterator[Injection]:
         for error, forever, after, restart in itertools.product(
             ERRORS.get(call, ()), (False, True), afters, (False, True)
         ):
-            yield Injection(run, call, nth, error, forever, after, restart)
+            # SQLite says "full" and "locked" only of what it has not committed.
+            if not (after and call == "commit" and error != _IO):
+                yield Injection(run, call, nth, error, forever, after, restart)
 
 
 def inject(one: Injection, folders: Folders, crashes: int) -> int:
