@@ -254,12 +254,23 @@ STAGED = [
         "a note of another boot takes no row back",
         "recovery.py",
         """\
-        if same_boot:
+        if same_boot and same_mount:
             # Its worker died""",
         """\
-        if True:
+        if same_mount:
             # Its worker died""",
         ("brief later/segment",),
+    ),
+    Mutant(
+        "a note of another mount takes no row back",
+        "recovery.py",
+        """\
+        if same_boot and same_mount:
+            # Its worker died""",
+        """\
+        if same_boot:
+            # Its worker died""",
+        ("tests/crash/test_overlapping_flushes.py",),
     ),
     Mutant(
         "a note of another boot is taken back",

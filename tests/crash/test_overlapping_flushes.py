@@ -13,6 +13,7 @@ from crash.search import states
 from crash.steps import Cancel, Crash, History, Open, Send, Upload, message
 from crash.workloads import FOUR, HOLLOW, TWIN
 from txstore import FileStoreManager, digest
+from txstore.disk import Disk
 from txstore.locks import stripe_of
 from txstore.testing import operations as ops
 from txstore.testing.faults import FaultPlan, SimulatedCrash
@@ -50,6 +51,33 @@ def test_an_older_note_that_a_power_loss_kept_says_nothing_in_the_next_boot() ->
             session.do(Send(FOUR, number))
         log = list(disk.log)
     check_crashes(run, log, {max(acks(log))}, randoms=8)
+
+
+class Mounted(Disk):
+    """A disk whose device was mounted once more.
+
+    :param number: which time
+    """
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def mount_id(self, _fd: int) -> int:
+        return self.number
+
+
+def test_an_older_note_says_nothing_where_the_device_was_mounted_anew(tmp_path: Path) -> None:
+    """The device lost its power, not the machine: the same boot goes on with what it kept."""
+    lock = f"transfer-{stripe_of(FOUR.file_id.encode()):02x}"
+    with FileStoreManager(tmp_path, disk=Mounted(1)) as store:
+        for number in (1, 2):
+            store.store_segment(message(FOUR, number))
+        older = (tmp_path / ".workdir" / "locks" / lock).read_bytes()
+        store.store_segment(message(FOUR, 3))
+    (tmp_path / ".workdir" / "locks" / lock).write_bytes(older)
+    with FileStoreManager(tmp_path, disk=Mounted(2)) as other:
+        if segments(other, FOUR) != 3 or segments(other, FOUR) != 3:
+            raise broken(1, f"3 segments were acked, {segments(other, FOUR)} are there")
 
 
 def dying(name: str, at: str, number: int, left: Left | None = None, boot: str = "boot-0") -> Left:

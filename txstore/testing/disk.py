@@ -93,6 +93,9 @@ class SimulatedDisk(JournalRecorder, Disk):
     def boot_id(self) -> str:
         return super().boot_id() if self.boot is None else self.boot
 
+    def mount_id(self, _fd: int) -> int:
+        return 1  # known, whatever the kernel
+
     def _adopt(self) -> None:
         """Take down what is in the folder already."""
         found = os.stat(self.root)
