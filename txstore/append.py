@@ -103,7 +103,8 @@ class Appender:
         overlaps = durably and row.durable and size <= _SMALL
         staged.write(row.offset, request.payload)
         if overlaps:
-            staged.write_ahead(row.offset + size)
+            if staged.row is row:  # it was in hand: workers that take turns would cut each other's
+                staged.write_ahead(row.offset + size)
             staged.start_flush()
         hasher.update(request.payload)
         new = row.advanced(size, hasher.save(), at)
