@@ -29,17 +29,12 @@ from urllib.parse import unquote, urlsplit
 from txstore.disk import Disk
 from txstore.testing import operations as ops
 from txstore.testing.faults import Fault, FaultPlan, SimulatedCrash, raise_fault
+from txstore.testing.identities import role_of
 from txstore.testing.journalling import JournalRecorder
-from txstore.testing.nodes import File, Folder, Link
 from txstore.testing.powerloss import Platter, Tree
-from txstore.testing.sqlite import SimulatedConnection, copy_of, kind_of, looked_at
+from txstore.testing.sqlite import SimulatedConnection, kind_of, looked_at
 
 T = TypeVar("T")
-
-_FIRST_NUMBER = 11
-_EPOCH = 1_700_000_000_000_000_000
-_NEVER = 1 << 62
-_MILLISECOND = 1_000_000
 
 
 class SimulatedDisk(JournalRecorder, Disk):
@@ -66,24 +61,14 @@ class SimulatedDisk(JournalRecorder, Disk):
         mounts: tuple[str, ...] = (),
         record: bool = True,
     ) -> None:
-        self.root = root
-        self.platter = platter or Platter()
+        super().__init__(root, platter or Platter(), keys, record)
         self.faults = faults or FaultPlan()
         self.boot = boot
         self.dead = False
         self.log: list[ops.Operation] = []
-        self._record = record
         self._mounts = [os.path.join(root, mount) for mount in mounts]
         self._mutex = threading.RLock()
         self._struck: list[Fault] = []  # by the call that is being made
-        self._open: dict[int, int] = {}  # descriptor -> key
-        self._keys = dict(keys or {})
-        self._changed: dict[int, int] = {}  # key -> the real time of its last change
-        self._next = max(self.platter.nodes) + 1
-        if keys is None:
-            self._adopt()
-        for key in self._keys.values():
-            self._next = max(self._next, key + 1)
 
     def note(self, what: Any) -> None:
         """Put a remark into the log."""
@@ -95,33 +80,6 @@ class SimulatedDisk(JournalRecorder, Disk):
 
     def mount_id(self, _fd: int) -> int:
         return 1  # known, whatever the kernel
-
-    def _adopt(self) -> None:
-        """Take down what is in the folder already."""
-        found = os.stat(self.root)
-        self._keys[found.st_dev, found.st_ino] = ops.ROOT
-        for top, folders, files in os.walk(self.root):
-            into = self.platter.folder(self._key_at(top))
-            for name in sorted(folders + files):
-                found = os.lstat(os.path.join(top, name))
-                identity = found.st_dev, found.st_ino
-                key = self._keys.get(identity)
-                if key is None:
-                    key = self._keys[identity] = self._new_key()
-                    self.platter.nodes[key] = self._adopted(key, os.path.join(top, name), found)
-                into.names[name] = into.base[name] = key
-
-    def _adopted(self, key: int, path: str, found: os.stat_result) -> File | Folder | Link:
-        number, mode = self._free_number(), modes.S_IMODE(found.st_mode)
-        if modes.S_ISDIR(found.st_mode):
-            return Folder(key, number, mode)
-        if modes.S_ISLNK(found.st_mode):
-            return Link(key, number, os.readlink(path))
-        file = File(key, number, mode, _role(path))
-        file.base = copy_of(path) or b""
-        file.data = bytearray(file.base)
-        self._changed[key] = found.st_mtime_ns
-        return file
 
     # --- one call ----------------------------------------------------------------------------
 
@@ -148,53 +106,6 @@ class SimulatedDisk(JournalRecorder, Disk):
             self.log.append(op)
             self.platter.apply(op)
 
-    def _new_key(self) -> int:
-        self._next += 1
-        return self._next - 1
-
-    def _free_number(self) -> int:
-        used = self.platter.numbers_in_use()
-        used.update(self.platter.nodes[key].number for key in self._open.values())
-        number = _FIRST_NUMBER
-        while number in used:
-            number += 1
-        return number
-
-    def _key_of(self, fd: int) -> int | None:
-        found = os.fstat(fd)
-        return self._keys.get((found.st_dev, found.st_ino))
-
-    def _key_at(self, path: str) -> int:
-        found = os.lstat(path)
-        return self._keys[found.st_dev, found.st_ino]
-
-    def _folder_key(self, dir_fd: int | None, name: str) -> tuple[int | None, str]:
-        """The folder that a name lies in, and the name's last part."""
-        head, tail = os.path.split(name)
-        found = os.stat(head or ".", dir_fd=dir_fd)
-        return self._keys.get((found.st_dev, found.st_ino)), tail
-
-    def _seen(self, found: os.stat_result) -> os.stat_result:
-        """What a program sees of a file: its simulated inode number and time of change."""
-        key = self._keys.get((found.st_dev, found.st_ino))
-        node = self.platter.nodes.get(key) if key is not None else None
-        if node is None:
-            return found
-        parts: Any = found.__reduce__()
-        fields, more = parts[1]
-        # Real times differ from run to run, and with them what the store need not look at again.
-        more = {**more, "st_ctime_ns": _NEVER}
-        known = self._changed.setdefault(node.key, found.st_mtime_ns)
-        if isinstance(node, File) and known == found.st_mtime_ns:
-            more = {**more, "st_mtime_ns": _EPOCH + node.version * _MILLISECOND}
-        return os.stat_result((fields[0], node.number, *fields[2:]), more)
-
-    def _wrote(self, fd: int, key: int) -> None:
-        self._changed[key] = os.fstat(fd).st_mtime_ns
-        if not self._record:
-            self.platter.count += 1
-            self.platter.regular(key).version = self.platter.count
-
     # --- files -------------------------------------------------------------------------------
 
     def create(self, name: str, mode: int, *, dir_fd: int) -> int:
@@ -212,7 +123,7 @@ class SimulatedDisk(JournalRecorder, Disk):
         found = os.fstat(fd)
         key = self._new_key()
         mode = modes.S_IMODE(found.st_mode)
-        op = ops.Create(folder, tail, key, self._free_number(), mode, _role(tail))
+        op = ops.Create(folder, tail, key, self._free_number(), mode, role_of(tail))
         self._keys[found.st_dev, found.st_ino] = key
         self._did_create(op)
         self._wrote(fd, key)
@@ -531,9 +442,3 @@ class SimulatedDisk(JournalRecorder, Disk):
         """What a crash of the process would leave now."""
         with self._mutex:
             return self.platter.kernel()
-
-
-def _role(name: str) -> str:
-    if name.endswith("-wal"):
-        return "wal"
-    return "db" if os.path.basename(name).startswith(("journal.db", "new-")) else "file"

@@ -10,25 +10,15 @@ import stat as modes
 from collections.abc import Callable
 
 from txstore.testing import operations as ops
-from txstore.testing.powerloss import Platter
+from txstore.testing.identities import Identities
 from txstore.testing.sqlite import copy_of, differences
 
 
-class JournalRecorder:
-    """The part of a simulated disk that watches the journal's files.
+class JournalRecorder(Identities):
+    """The part of a simulated disk that watches the journal's files."""
 
-    :ivar platter: what is recorded
-    """
-
-    platter: Platter
-    _record: bool
-    _keys: dict[tuple[int, int], int]
-    _changed: dict[int, int]
     log: list[ops.Operation]
     _did: Callable[[ops.Operation], None]
-    _key_at: Callable[[str], int]
-    _new_key: Callable[[], int]
-    _free_number: Callable[[], int]
 
     def _knows_wal(self, path: str) -> bool:
         folder = self.platter.folder(self._key_at(os.path.dirname(path)))
