@@ -58,7 +58,8 @@ def held_locks(storage: Path) -> list[str]:
     inodes = {one.stat().st_ino: one.name for one in (storage / ".workdir" / "locks").iterdir()}
     lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     found = [int(line.split()[-3].rpartition(":")[2]) for line in lines if " FLOCK " in line]
-    return sorted(inodes[inode] for inode in found if inode in inodes)
+    # While others change theirs, the kernel may show a lock twice.
+    return sorted({inodes[inode] for inode in found if inode in inodes})
 
 
 class Acks:
