@@ -281,7 +281,7 @@ class FileStoreManager:
                     with self._staging.lent(staged):
                         return status.of_transfer(row, staged.hasher_at(row))
                 done = self._records.completions(file_id, deadline)
-                if not done or not self._repeats.is_known(done[0][1]):
+                if not done or not self._repeats.remembers(*done[0], deadline):
                     return None
         return status.of_completion(done[0][1])
 
