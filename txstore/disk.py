@@ -135,7 +135,7 @@ class Disk:
 
     def flush_folder(self, fd: int) -> None:
         """Make the names in a folder durable, given any descriptor of it."""
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        own = _readable(fd)
         try:
             if _FULLFSYNC is not None:
                 fcntl.fcntl(own, _FULLFSYNC)
@@ -147,7 +147,7 @@ class Disk:
     def flush_file_system(self, fd: int) -> None:
         """Make everything durable on the file system that holds a folder, given any descriptor of
         it: for folders that this user may not open (``syncfs(2)``)."""
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        own = _readable(fd)
         try:
             call = _c_function("syncfs", ctypes.c_int)
             if call is None:
@@ -186,7 +186,7 @@ class Disk:
 
     def list_folder(self, fd: int) -> Iterator[str]:
         """The names in a folder, one by one; closing the iterator frees its descriptor."""
-        own = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+        own = _readable(fd)
         try:
             with os.scandir(own) as entries:
                 for entry in entries:
@@ -280,6 +280,11 @@ class Disk:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
+
+
+def _readable(fd: int) -> int:
+    """Another descriptor of a folder, to list and flush it by: ``fd`` may be path-only."""
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
 
 
 def is_supported() -> bool:
