@@ -21,6 +21,9 @@ from txstore.staging import Staging
 
 #: At level "file" no more than this many bytes are recorded without being durable.
 _DURABLE_POINT = 64 * 1024 * 1024
+#: At level "file" the device begins to write each time this many bytes came, so that the last
+#: segment does not wait for all of them.
+_EARLY = 1024 * 1024
 #: Bytes of a segment whose flush costs no more than the journal's.
 _SMALL = 64 * 1024
 
@@ -56,6 +59,8 @@ class Appender:
         with self._staging.lent(self._staging.create(request.file_id)) as staged:
             try:
                 staged.write(0, request.payload)
+                if self._level.keeps_segments:
+                    staged.start_flush()
                 hasher = staged.hasher_new()
                 hasher.update(request.payload)
                 row = Transfer.begun(
@@ -101,12 +106,19 @@ class Appender:
         hasher, size = staged.hasher_at(row), len(request.payload)
         # Only a small one, since it will be read again after a power loss.
         overlaps = durably and row.durable and size <= _SMALL
-        staged.write(row.offset, request.payload)
-        if overlaps:
-            if staged.row is row:  # it was in hand: workers that take turns would cut each other's
+        if durably:
+            staged.write(row.offset, request.payload)
+            if overlaps and staged.row is row:
+                # It was in hand: workers that take turns would cut each other's.
                 staged.write_ahead(row.offset + size)
-            staged.start_flush()
-        hasher.update(request.payload)
+            staged.start_flush()  # the device writes while the processor hashes
+            hasher.update(request.payload)
+        else:
+            # The other way round: what was hashed is copied from the processor's cache.
+            hasher.update(request.payload)
+            staged.write(row.offset, request.payload)
+            if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
+                staged.start_flush()
         new = row.advanced(size, hasher.save(), at)
         self._staging.verify(staged, row.file_id)
         if not durably:
