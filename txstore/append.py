@@ -14,10 +14,10 @@ from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.options import Durability
-from txstore.publish import Publisher
 from txstore.segment import SegmentRequest
 from txstore.staged import StagedFile
 from txstore.staging import Staging
+from txstore.transfers import Transfers
 
 #: At level "file" no more than this many bytes are recorded without being durable.
 _DURABLE_POINT = 64 * 1024 * 1024
@@ -35,11 +35,11 @@ class Appender:
         self,
         staging: Staging,
         records: Records,
-        publisher: Publisher,
+        transfers: Transfers,
         durability: Durability,
         expire_after: float,
     ) -> None:
-        self._staging, self._records, self._publisher = staging, records, publisher
+        self._staging, self._records, self._transfers = staging, records, transfers
         self._level, self._expire_after = durability, expire_after
 
     def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
@@ -122,7 +122,7 @@ class Appender:
         new = row.advanced(size, hasher.save(), at)
         self._staging.verify(staged, row.file_id)
         if not durably:
-            self._publisher.save(row, new, deadline)
+            self._transfers.save(row, new, deadline)
             staged.row = new
         elif overlaps and new.is_verifiable:
             self._record_while_flushing(row, new, staged, lock, at, deadline)
@@ -148,7 +148,7 @@ class Appender:
         if row.boot != at.boot or (at.ticks - row.ticks) * 10 > self._expire_after:
             # A transfer that is answered is worked on, though nothing new comes.
             active = row.stamped(at)
-            self._publisher.save(row, active, deadline)
+            self._transfers.save(row, active, deadline)
             row = staged.row = active
         # Who recorded it may have died before its flush, or have had a lower level.
         if not self._level.keeps_segments:
@@ -166,7 +166,7 @@ class Appender:
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
         durable = new.made_durable()
-        self._publisher.save(old, durable, deadline)
+        self._transfers.save(old, durable, deadline)
         staged.row = durable
         self._records.flush(deadline)
 
@@ -186,14 +186,14 @@ class Appender:
         are durable the row will say with the next segment; until then a note does.
         """
         overlapped = new._replace(overlapped=1)
-        self._publisher.save(old, overlapped, deadline)
+        self._transfers.save(old, overlapped, deadline)
         self._records.start_flush()
         try:
             staged.flush()
         except OSError:
             # Nobody is told of it; else a repeat would be, whose bytes are staged anew first.
             with suppress(OSError):
-                self._publisher.save(overlapped, new.at_durable_point().stamped(at), deadline)
+                self._transfers.save(overlapped, new.at_durable_point().stamped(at), deadline)
             raise
         self._records.flush(deadline)
         lock.note_durable(new.staging, new.change)

@@ -16,11 +16,12 @@ from txstore import clock
 from txstore.clock import Moment
 from txstore.errors import LockTimeoutError, TxStoreError
 from txstore.home import Home
+from txstore.intents import Intents
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
 from txstore.locks import Deadline, Locks
-from txstore.recovery import Recovery
 from txstore.staging import Staging, stripe_in
+from txstore.transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
@@ -43,12 +44,13 @@ class Housekeeping:
         locks: Locks,
         staging: Staging,
         records: Records,
-        recovery: Recovery,
+        transfers: Transfers,
+        intents: Intents,
         expire_after: float,
         keep_completed: float,
     ) -> None:
         self._home, self._locks, self._staging = home, locks, staging
-        self._records, self._recovery = records, recovery
+        self._records, self._transfers, self._intents = records, transfers, intents
         self._expire_after, self._keep_completed = expire_after, keep_completed
         self._interval = min(_INTERVAL, expire_after / 10, keep_completed / 10)
         self._due = 0.0
@@ -134,7 +136,7 @@ class Housekeeping:
                 # Its time begins now.
                 self._records.save(current, current.stamped(at), deadline)
                 return False
-            if not self._recovery.drop(current, deadline):
+            if not self._transfers.drop(current, deadline):
                 return False
         logger.info("Transfer %r expired at segment %d", row.file_id, row.segments)
         return True
@@ -159,7 +161,7 @@ class Housekeeping:
     def _settle(self, row: Transfer, at: Moment, deadline: Deadline) -> None:
         """Settle an intent; one that cannot be keeps nothing else from being cleaned up."""
         try:
-            self._recovery.settle(row, at, deadline)
+            self._intents.settle(row, at, deadline)
         except LockTimeoutError:
             raise
         except OSError as error:

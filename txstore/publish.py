@@ -22,7 +22,7 @@ from itertools import pairwise
 from stat import S_ISREG
 
 from txstore.clock import Moment
-from txstore.errors import NameRefusedError, StagingDamagedError
+from txstore.errors import NameRefusedError
 from txstore.home import Home
 from txstore.journal.records import Records
 from txstore.journal.rows import Completion, Transfer
@@ -32,6 +32,7 @@ from txstore.paths import Parents, Place, Places, place_bytes, place_of
 from txstore.segment import FileClaim, SegmentRequest
 from txstore.staged import StagedFile
 from txstore.staging import PUBLISHED_MODE, Staging
+from txstore.transfers import Transfers
 
 _FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
 _A_FOLDER_THERE = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
@@ -53,10 +54,11 @@ class Publisher:
         places: Places,
         staging: Staging,
         records: Records,
+        transfers: Transfers,
         durability: Durability,
     ) -> None:
         self._home, self._disk, self._places = home, home.disk, places
-        self._staging, self._records = staging, records
+        self._staging, self._records, self._transfers = staging, records, transfers
         self._keeps = durability.keeps_files
         self._mutex = threading.Lock()
         self._flushed: OrderedDict[_Flushed, int] = OrderedDict()
@@ -155,14 +157,9 @@ class Publisher:
                 publish_over=self.standing(place, parents),
             )
             self._staging.verify(staged, row.file_id)
-            self.save(row, intent, deadline)
+            self._transfers.save(row, intent, deadline)
             self.carry_out(intent, place, parents, at, deadline)
         staged.close()
-
-    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> None:
-        """Record a change of a transfer whose lock, or whose intent's name lock, is held."""
-        if not self._records.save(old, new, deadline):
-            raise self._taken_over(old)
 
     def carry_out(
         self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
@@ -232,7 +229,7 @@ class Publisher:
             durable=int(bool(careful)),
         )
         if not self._records.complete(done, row, deadline):
-            raise self._taken_over(row)
+            raise self._transfers.taken_over(row)
         if self._keeps:
             self._records.flush(deadline)
 
@@ -257,7 +254,7 @@ class Publisher:
         Flushed where the intent was: it would come back in a power loss, and publish a file whose
         sender was told that it is refused.
         """
-        self.save(row, row.without_intent().stamped(at), deadline)
+        self._transfers.save(row, row.without_intent().stamped(at), deadline)
         if self._keeps or row.publish_flushed:
             self._records.flush(deadline)
 
@@ -395,12 +392,6 @@ class Publisher:
         finally:
             self._disk.close(fd)
         return hasher.digest() == sha256
-
-    def _taken_over(self, row: Transfer) -> StagingDamagedError:
-        # Only somebody who does not see our lock can have changed the row.
-        return StagingDamagedError(
-            self._home.staging_path(row.staging), row.file_id, "was taken over by another worker"
-        )
 
     def close(self) -> None:
         with self._mutex:

@@ -21,6 +21,7 @@ from txstore.constants import FileStoreResultProp
 from txstore.disk import Disk
 from txstore.home import Home
 from txstore.housekeeping import Housekeeping
+from txstore.intents import Intents
 from txstore.journal.rows import Transfer
 from txstore.journal.upgrade import open_records
 from txstore.locks import Deadline, Locks, TransferLock
@@ -34,6 +35,7 @@ from txstore.segment import FileClaim, Message, SegmentRequest, parse, require_f
 from txstore.staged import StagedFile
 from txstore.staging import Staging
 from txstore.status import TransferStatus
+from txstore.transfers import Transfers
 
 __all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]
 
@@ -109,13 +111,19 @@ class FileStoreManager:
             self._rules = NameRules(home.storage_dir, home.working_dir)
             self._staging = staging = Staging(home)
             made.callback(staging.close)
-            self._publisher = publisher = Publisher(home, places, staging, records, level)
+            self._transfers = transfers = Transfers(home, staging, records, level)
+            self._publisher = publisher = Publisher(
+                home, places, staging, records, transfers, level
+            )
             made.callback(publisher.close)
-            self._appender = Appender(staging, records, publisher, level, expire_after)
+            self._appender = Appender(staging, records, transfers, level, expire_after)
             self._repeats = Repeats(home, records, publisher, level)
-            self._recovery = Recovery(home, locks, staging, records, publisher, level)
+            self._intents = intents = Intents(
+                home, locks, staging, records, transfers, publisher, level
+            )
+            self._recovery = Recovery(home, staging, records, transfers, intents)
             self._housekeeping = keeping = Housekeeping(
-                home, locks, staging, records, self._recovery, expire_after, keep_completed
+                home, locks, staging, records, transfers, intents, expire_after, keep_completed
             )
             made.callback(keeping.close)
             forks.forget(self._calls, staging, publisher, keeping)
@@ -199,7 +207,7 @@ class FileStoreManager:
             raise request.mismatch(claim, len(request.payload), sha256)
         place = self._publisher.resolve(claim, request.given_id)
         with self._locks.name(place_bytes(place), deadline) as name_lock:
-            self._recovery.settle_place(place, at, deadline)
+            self._intents.settle_place(place, at, deadline)
             self._publisher.publish_whole(request, claim, place, at, deadline)
             name_lock.verify()
         return _stored(request)
@@ -221,7 +229,7 @@ class FileStoreManager:
             if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
                 place = self._publisher.resolve(claim, request.given_id)
                 with self._locks.name(place_bytes(place), deadline) as name_lock:
-                    self._recovery.settle_place(place, at, deadline)
+                    self._intents.settle_place(place, at, deadline)
                     self._publisher.finish(row, staged, request, claim, place, at, deadline)
                     name_lock.verify()
                 return _stored(request)
@@ -230,7 +238,7 @@ class FileStoreManager:
         if self._repeats.answers(request, claim, deadline):
             return _stored(request)
         if mismatch is not None:
-            self._recovery.drop(row, deadline)
+            self._transfers.drop(row, deadline)
             raise mismatch
         raise request.out_of_turn(row.segments)
 
@@ -242,10 +250,10 @@ class FileStoreManager:
         row = self._records.find(request.file_id, deadline)
         segments = row.segments if row is not None else 0
         if row is not None and row.publish_place is not None:
-            self._recovery.withdraw_unless_renamed(row, at, deadline)
+            self._intents.withdraw_unless_renamed(row, at, deadline)
             row = self._records.find(request.file_id, deadline)
         if row is not None:
-            self._recovery.drop(row, deadline)
+            self._transfers.drop(row, deadline)
             logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
         if self._level.keeps_files:
             # Also where there was nothing to drop: who dropped it may not have flushed.

@@ -76,13 +76,13 @@ PUBLISHED = [
         "flush of the journal after a completion",
         "publish.py",
         """\
-            raise self._taken_over(row)
+            raise self._transfers.taken_over(row)
         if self._keeps:
             self._records.flush(deadline)
 
     def standing""",
         """\
-            raise self._taken_over(row)
+            raise self._transfers.taken_over(row)
 
     def standing""",
         ("brief replaced/segment",),

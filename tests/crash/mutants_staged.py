@@ -74,7 +74,7 @@ STAGED = [
     ),
     Mutant(
         "flush of the journal before cancelled bytes go",
-        "recovery.py",
+        "transfers.py",
         """\
         if self._keeps:
             self._records.flush(deadline)
@@ -91,7 +91,7 @@ STAGED = [
     ),
     Mutant(
         "a cancelled row goes before its bytes",
-        "recovery.py",
+        "transfers.py",
         """\
         if not self._records.delete(row, deadline):
             return False
@@ -133,7 +133,7 @@ STAGED = [
     ),
     Mutant(
         "an intent's bytes are verified in another boot",
-        "recovery.py",
+        "intents.py",
         "        return bool(same_boot or row.publish_flushed)",
         "        return True",
         ("brief/none", "brief replaced/none"),
@@ -151,7 +151,7 @@ STAGED = [
     ),
     Mutant(
         "an older intent for a name is settled first",
-        "recovery.py",
+        "intents.py",
         """\
         for row in self._records.by_place(place_bytes(place), deadline):
             self._settle_held(row, at, deadline)""",
@@ -160,7 +160,7 @@ STAGED = [
     ),
     Mutant(
         "an intent is carried out only over what it was for",
-        "recovery.py",
+        "intents.py",
         "if self._publisher.standing(place, parents) != row.publish_over:",
         "if False:",
         ("tests/crash/test_left_intent.py",),
@@ -286,7 +286,7 @@ STAGED = [
         "recovery.py",
         """\
             back = row.at_durable_point().touched(at)
-            self._publisher.save(row, back, deadline)
+            self._transfers.save(row, back, deadline)
             return back
         # A power""",
         """\
@@ -321,11 +321,11 @@ STAGED = [
         "recovery.py",
         """\
                     if fits:
-                        self._publisher.save""",
+                        self._transfers.save""",
         """\
                     fits = True
                     if fits:
-                        self._publisher.save""",
+                        self._transfers.save""",
         ("tests/crash/test_going_back.py",),
     ),
     Mutant(

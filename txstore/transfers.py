@@ -1,0 +1,50 @@
+"""Unfinished transfers, row and bytes together: a change recorded, an end made.
+
+Whoever calls holds the transfer's lock, or, where its row has an intent, the name lock.
+"""
+
+from __future__ import annotations
+
+from txstore.errors import StagingDamagedError
+from txstore.home import Home
+from txstore.journal.records import Records
+from txstore.journal.rows import Transfer
+from txstore.locks import Deadline
+from txstore.options import Durability
+from txstore.staging import Staging
+
+
+class Transfers:
+    """Changes and ends transfers for one manager.  Thread-safe."""
+
+    def __init__(
+        self, home: Home, staging: Staging, records: Records, durability: Durability
+    ) -> None:
+        self._home, self._staging, self._records = home, staging, records
+        self._keeps = durability.keeps_files
+
+    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> None:
+        """Record a change.
+
+        :raises StagingDamagedError: another worker has changed it meanwhile
+        """
+        if not self._records.save(old, new, deadline):
+            raise self.taken_over(old)
+
+    def drop(self, row: Transfer, deadline: Deadline) -> bool:
+        """End a transfer: first its row, then its bytes, so that no row is without them.
+
+        :return: ``False`` where another worker changed it meanwhile: then nothing was done
+        """
+        if not self._records.delete(row, deadline):
+            return False
+        if self._keeps:
+            self._records.flush(deadline)
+        self._staging.discard(row.staging)
+        return True
+
+    def taken_over(self, row: Transfer) -> StagingDamagedError:
+        """The error for a row that was changed by somebody who does not see our lock."""
+        return StagingDamagedError(
+            self._home.staging_path(row.staging), row.file_id, "was taken over by another worker"
+        )
