@@ -565,3 +565,35 @@ def test_manager_that_is_collected_in_the_middle_of_a_fork_holds_nobody_up(
     tmp_path: Path, function: Callable[[Path], None]
 ) -> None:
     apart(without_a_deadlock, function, tmp_path)
+
+
+class InterruptedDisk(Disk):
+    """Raises what a Ctrl-C raises, while a lock is taken."""
+
+    interrupts = False
+
+    def try_lock(self, fd: int) -> bool:
+        if self.interrupts:
+            raise KeyboardInterrupt
+        return super().try_lock(fd)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_manager_whose_letting_go_is_interrupted_takes_no_connection_along(
+    tmp_path: Path,
+) -> None:
+    """Nor does any other manager: the fork takes place all the same."""
+    disk = InterruptedDisk()
+    folders = [tmp_path / str(one) for one in range(8)]
+    stores = [FileStoreManager(one, disk=disk) for one in folders[:4]]
+    stores += [FileStoreManager(one) for one in folders[4:]]
+    for store in stores:
+        store.store_segment(segment("a", 1, DATA))
+    disk.interrupts = True
+    forked(lambda: None)
+    disk.interrupts = False
+    for folder in folders:
+        assert not [one for one in descriptors_of(folder) if JOURNAL.match(one)]
+    for store in stores:
+        store.store_segment(segment("a", 2, DATA))
+        store.close()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
+from contextlib import ExitStack
 from typing import Protocol
 
 
@@ -65,9 +66,15 @@ def forget(*several: Forgetful) -> None:
 
 def _before() -> None:
     opening.lock.acquire()
-    for one in list(_connected):
-        one.before_fork()
-        _stopped.append(one)
+    # Each in its turn, whatever the others raise (a Ctrl-C): the fork takes place all the same.
+    with ExitStack() as stopping:
+        for one in list(_connected):
+            stopping.callback(_stop, one)
+
+
+def _stop(one: Connected) -> None:
+    one.before_fork()
+    _stopped.append(one)
 
 
 def _in_parent() -> None:
@@ -78,9 +85,8 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     opening.lock = threading.RLock()
-    while _stopped:
-        _stopped.pop().forget()
-    for one in list(_forgetful):
+    _stopped.clear()
+    for one in [*_connected, *_forgetful]:
         one.forget()
 
 

@@ -194,9 +194,9 @@ def stripe_of(""",
     ),
     Mutant(
         "the log is settled before a checkpoint",
-        "journal/engine.py",
+        "journal/connection.py",
         """\
-        if wal is not None and not (wal.proven and wal.flush(Deadline(_CLOSE_TIMEOUT), self.path)):
+        if wal is not None and not (wal.proven and wal.flush(deadline, self._path)):
             wal.write_anew()""",
         "        return",
         ("tests/crash/test_journal_log.py",),
@@ -212,11 +212,11 @@ def stripe_of(""",
     ),
     Mutant(
         "the log is written anew only under the journal lock",
-        "journal/engine.py",
+        "journal/connection.py",
         """\
             if locked:
-                self._settle_wal()""",
-        "            self._settle_wal()",
+                self.settle_wal()""",
+        "            self.settle_wal()",
         ("tests/crash/test_journal_log.py",),
     ),
     Mutant(
@@ -224,7 +224,7 @@ def stripe_of(""",
         "journal/engine.py",
         """\
             # one rolls back what was not committed.
-            self._disconnect()
+            self._connection.close()
             raise""",
         """\
             # one rolls back what was not committed.

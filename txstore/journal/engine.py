@@ -1,4 +1,4 @@
-"""The journal's connection to SQLite: opened, proved, written under a lock, flushed, let go.
+"""The journal: read, written under a lock, flushed, checkpointed, let go of at forks and ends.
 
 All writers, in all processes, hold the **journal lock** around a transaction, and checkpoints run
 only under it.  SQLite before 3.51.3 can corrupt the database when a checkpoint races a commit on
@@ -9,62 +9,32 @@ Commits are made at ``synchronous=NORMAL``, which does not flush; ``flush`` then
 write-ahead log (WAL) itself.  Together they are what ``synchronous=FULL`` does, but the flush is
 taken only where the level asks for it, needs no lock, and goes through ``disk``.  A WAL that was
 checkpointed and begun anew in between has been flushed by SQLite into the database first.
-
-No code in this process may open and close ``journal.db`` or its ``-shm`` beside SQLite: closing
-any descriptor of a file drops all of the process's POSIX locks on it, SQLite's too.  The ``-wal``
-carries no locks.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
-import os
 import sqlite3
 import threading
-import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from txstore import forks
 from txstore.disk import Disk
-from txstore.errors import (
-    JournalError,
-    LockTimeoutError,
-    ReplacedError,
-)
-from txstore.journal.files import OpenFiles
-from txstore.journal.sqlite import (
-    SELECT_VERSION,
-    Row,
-    Statement,
-    Values,
-    check_version,
-    connect,
-    translate,
-)
-from txstore.journal.wal import RESERVE, WalFile, make_reserve, release_reserve
+from txstore.errors import JournalError, LockTimeoutError
+from txstore.journal.connection import WAL_LIMIT, Connection
+from txstore.journal.sqlite import Row, Statement, Values
+from txstore.journal.wal import RESERVE, make_reserve, release_reserve
 from txstore.locks import Deadline, Lock
 
 logger = logging.getLogger(__name__)
 
-#: Beyond this size (bytes) the WAL is checkpointed; the next commit then begins it anew and cuts
-#: it back to this size, never below.
-WAL_LIMIT = 4 * 1024 * 1024
 #: How much the WAL must grow (bytes) before a checkpoint that a reader held up is tried again.
 _RETRY_GROWTH = 1024 * 1024
 #: Seconds that closing waits for the journal lock before it goes on without.
 _CLOSE_TIMEOUT = 5.0
-
-#: What each connection must answer, or it is refused.  ``synchronous`` 1 is NORMAL; never OFF,
-#: which also drops the checkpoint's flushes.
-_PRAGMAS: tuple[tuple[str, object], ...] = (
-    ("journal_mode", "wal"),
-    ("synchronous", 1),
-    ("wal_autocheckpoint", 0),
-    ("journal_size_limit", WAL_LIMIT),
-)
 
 
 class Write(NamedTuple):
@@ -93,21 +63,16 @@ class Journal:
     ) -> None:
         self._disk, self.path, self._folder_fd = disk, path, folder_fd
         self._lock, self._mode = lock, mode
-        self._lock_timeout = self._patience = lock_timeout
-        self._wal_name = os.path.basename(path) + "-wal"
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
         self.mutex = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._wal: WalFile | None = None
-        self._files = OpenFiles(disk, path)
-        self._extended = False
+        self._connection = Connection(disk, path, folder_fd, lock_timeout)
+        self._translated = _Translated(self._connection)
         self._checkpoint_at = WAL_LIMIT
-        self._translated = _Translated(self)
         forks.let_go(self)
         deadline = Deadline(lock_timeout)
         with _Using(self, deadline), self._translated:
-            self._connect(deadline)
+            self._connection.open(deadline)
 
     # --- reading and writing -----------------------------------------------------------------
 
@@ -116,7 +81,7 @@ class Journal:
     ) -> list[Row]:
         """All rows of a SELECT, fetched whole: no read transaction stays open."""
         with _Using(self, deadline), self._translated:
-            return statement.run(self._connect(deadline), values).fetchall()
+            return statement.run(self._connection.open(deadline), values).fetchall()
 
     def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
         """One transaction; not durable before ``flush``.
@@ -146,34 +111,36 @@ class Journal:
     def _transaction(self, writes: tuple[Write, ...], deadline: Deadline) -> bool:
         try:
             with self._translated:
-                connection = self._connect(deadline)
+                connection = self._connection.open(deadline)
                 # By an index that is not the others' it would be written over their commits.
-                self._files.verify()
-                self._extend_wal()
+                self._connection.verify()
+                wal = self._connection.wal
+                if wal is not None and not wal.extended:
+                    wal.extend()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
                     done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
                     if not done:
-                        self._check_version(connection)
+                        self._connection.check_version(connection)
                 else:
                     done = self._run_all(connection, writes)
         except BaseException:
             # Whatever SQLite did or did not do is found out by a new connection; closing this
             # one rolls back what was not committed.
-            self._disconnect()
+            self._connection.close()
             raise
-        self._files.verify()
+        self._connection.verify()
         self._lock.verify()  # or somebody else may have held "the same" lock
-        assert self._wal is not None
-        size = self._disk.size(self._wal.fd)
+        assert wal is not None
+        size = self._disk.size(wal.fd)
         if size % RESERVE:
-            self._wal.extend()
+            wal.extend()
         self._checkpoint_if_large(size, deadline)
         return done
 
     def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
         connection.execute("BEGIN IMMEDIATE")
-        self._check_version(connection)
+        self._connection.check_version(connection)
         for write in writes:
             cursor = write.statement.run(connection, write.values)
             if write.guarded and cursor.rowcount != 1:
@@ -188,8 +155,8 @@ class Journal:
         :raises ReplacedError: it is not
         """
         with _Using(self, deadline), self._translated:
-            self._connect(deadline)  # a fork in another thread may have closed it since
-            self._files.verify()
+            self._connection.open(deadline)  # a fork in another thread may have closed it since
+            self._connection.verify()
 
     def flush(self, deadline: Deadline) -> None:
         """Make durable all that was committed before, by whomever.
@@ -201,9 +168,9 @@ class Journal:
         while True:
             with _Using(self, deadline):
                 with self._translated:
-                    self._connect(deadline)
-                self._files.verify()
-                wal = self._wal
+                    self._connection.open(deadline)
+                self._connection.verify()
+                wal = self._connection.wal
                 assert wal is not None
                 if not wal.proven:
                     with self._lock.held(deadline):
@@ -214,87 +181,11 @@ class Journal:
 
     def start_flush(self) -> None:
         """Have the kernel begin what the next ``flush`` waits for."""
-        wal = self._wal
+        wal = self._connection.wal
         if wal is not None:
             wal.start_flush()
 
-    # --- the connection ----------------------------------------------------------------------
-
-    def _connect(self, deadline: Deadline) -> sqlite3.Connection:
-        """The connection, opened if need be.  Called with the mutex held."""
-        self._bound_waiting(deadline)
-        if self._connection is not None:
-            return self._connection
-        try:
-            return self._open()
-        except (sqlite3.OperationalError, OSError) as error:
-            # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
-            if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
-                raise
-            connection = self._open()
-            if self._wal is not None:
-                self._wal.claim()  # before somebody else takes what was given back
-            return connection
-
-    def _open(self) -> sqlite3.Connection:
-        inode = self._files.inode()
-        connection = connect(self._disk, self.path, "rw", self._patience)
-        wal = None
-        try:
-            self._prove_mode(connection)
-            # Reading makes SQLite open the WAL, so that it can be opened here too.
-            self._check_version(connection)
-            wal = WalFile(self._disk, self._wal_name, self._folder_fd)
-            self._files.were_opened(inode, wal.inode)
-        except BaseException:
-            connection.close()
-            if wal is not None:
-                wal.close()
-            raise
-        self._connection, self._wal, self._extended = connection, wal, False
-        return connection
-
-    def _prove_mode(self, connection: sqlite3.Connection) -> None:
-        for pragma, wanted in _PRAGMAS:
-            connection.execute(f"PRAGMA {pragma}={wanted}")
-            answer = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
-            if answer != wanted:
-                raise JournalError(
-                    errno.EIO,
-                    f"SQLite does not go into the mode the journal needs: PRAGMA {pragma} answers"
-                    f" {answer!r} instead of {wanted!r}",
-                    self.path,
-                )
-
-    def _check_version(self, connection: sqlite3.Connection) -> None:
-        """Called in every write transaction: a newer worker may have upgraded the journal."""
-        check_version(self.path, SELECT_VERSION.run(connection, {}).fetchall())
-
-    def _disconnect(self, *, locked: bool = True) -> None:
-        """Close the connection, if any; the last of all checkpoints, and removes the WAL.
-
-        :param locked: whether the journal lock is held: without it somebody else may be writing
-            the WAL, and what is written anew would be older than that
-        """
-        if self._connection is None:
-            return
-        try:
-            if locked:
-                self._settle_wal()
-        except OSError as error:
-            logger.warning("The journal's log could not be flushed: %s", error)
-        connection, self._connection = self._connection, None
-        wal, self._wal = self._wal, None
-        if wal is not None:
-            wal.close()
-        connection.close()
-
     # --- the WAL -----------------------------------------------------------------------------
-
-    def _extend_wal(self) -> None:
-        if not self._extended and self._wal is not None:
-            self._wal.extend()
-            self._extended = True
 
     def _checkpoint_if_large(self, size: int, deadline: Deadline) -> None:
         if size <= WAL_LIMIT:
@@ -310,20 +201,9 @@ class Journal:
     def _checkpoint(self, deadline: Deadline) -> None:
         """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
         journal lock is held."""
-        self._settle_wal()
+        self._connection.settle_wal()
         with self._translated:
-            self._connect(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-
-    def _settle_wal(self) -> None:
-        """Before SQLite copies the WAL into the database: have all of it on the device.
-
-        SQLite flushes it too, but after somebody's failed flush that succeeds without the lost
-        pages.  The device would hold a newer database and an older WAL, and after a power loss
-        SQLite would lay the older over the newer.  The journal lock is held.
-        """
-        wal = self._wal
-        if wal is not None and not (wal.proven and wal.flush(Deadline(_CLOSE_TIMEOUT), self.path)):
-            wal.write_anew()
+            self._connection.open(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def make_reserve(self) -> None:
         """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
@@ -354,16 +234,18 @@ class Journal:
     def _close_locked(self, timeout: float) -> None:
         """:param timeout: seconds to wait for the journal lock; without it somebody else is at the
         journal, so that this connection is not the last"""
-        if self._connection is None:
+        if self._connection.sqlite is None:
             return
         try:
             with self._lock.held(Deadline(timeout)):
-                self._disconnect()
-        except OSError as error:
+                self._connection.close()
+        except BaseException as error:
             # SQLite makes sure by locks of its own that nobody commits while the last one closes.
+            self._connection.close(locked=False)
+            if not isinstance(error, OSError):
+                raise  # a Ctrl-C; but no fork may take the connection along
             if timeout:
                 logger.warning("The journal is closed without its lock: %s", error)
-            self._disconnect(locked=False)
         # The WAL may be gone, and with it the space that it kept.
         with suppress(OSError):
             self.make_reserve()
@@ -381,35 +263,6 @@ class Journal:
 
     def forget(self) -> None:
         self.mutex = threading.Lock()
-
-    # --- helpers -----------------------------------------------------------------------------
-
-    def _bound_waiting(self, deadline: Deadline) -> None:
-        """Have SQLite wait for its own locks (recovery of a WAL, the last close, a program that is
-        not txstore) no longer than the call may.  The mutex is held."""
-        self._lock_timeout, left = deadline.timeout, deadline.left()
-        if self._patience <= left < 2 * self._patience:
-            return  # telling SQLite each time would cost more than it is worth
-        self._patience = 0.9 * left
-        if self._connection is not None:
-            self._connection.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
-
-    def explain(self, error: sqlite3.Error) -> Exception:
-        """SQLite's error as the contract names it; doubts what was not flushed."""
-        if self._wal is not None:
-            self._wal.proven = False
-        # A journal that was moved away looks read-only to SQLite.
-        try:
-            self._files.verify_one()
-        except ReplacedError as reason:
-            return reason
-        if "no such" in str(error) and self._connection is not None:
-            # A newer worker may have taken a table or a column away.
-            try:
-                self._check_version(self._connection)
-            except JournalError as reason:
-                return reason
-        return translate(error, self.path, self._disk, self._lock_timeout)
 
 
 # Written out as classes: these are entered several times a segment, and a generator costs more
@@ -438,10 +291,10 @@ class _Using:
 class _Translated:
     """Turns SQLite's errors into the store's own."""
 
-    __slots__ = ("_journal",)
+    __slots__ = ("_connection",)
 
-    def __init__(self, journal: Journal) -> None:
-        self._journal = weakref.proxy(journal)  # a cycle would keep a dropped journal open
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     def __enter__(self) -> None:
         pass
@@ -450,4 +303,4 @@ class _Translated:
         self, kind: type[BaseException] | None, error: BaseException | None, _: object
     ) -> None:
         if isinstance(error, sqlite3.Error):
-            raise self._journal.explain(error) from error
+            raise self._connection.explain(error) from error

@@ -29,12 +29,16 @@ class WalFile:
     each open file of it only once.  So a descriptor is **proven** only after all of the WAL was
     written anew and flushed through it; from then on any failure is told to it, and it is flushed
     by one thread at a time, since of two only one would be told.
+
+    :ivar proven: see above
+    :ivar extended: whether it was written ahead through this descriptor
     """
 
     def __init__(self, disk: Disk, name: str, folder_fd: int) -> None:
         self._disk = disk
         self.fd = -1
         self.proven = False
+        self.extended = False
         self._flushing = threading.Lock()
         self._begun = 0
         self._succeeded = 0
@@ -100,6 +104,7 @@ class WalFile:
         except OSError as error:
             if error.errno not in NO_SPACE:
                 raise
+        self.extended = True
 
     def claim(self) -> None:
         """Allocate as much of the reserve as there is space for.  Changes no byte, so it needs no

@@ -1,0 +1,171 @@
+"""The journal's connection to SQLite, with our own descriptor of its write-ahead log (WAL).
+
+Opened together, proved, and let go together; used with the journal's mutex held.
+
+No code in this process may open and close ``journal.db`` or its ``-shm`` beside SQLite: closing
+any descriptor of a file drops all of the process's POSIX locks on it, SQLite's too.  The ``-wal``
+carries no locks.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sqlite3
+
+from txstore.disk import Disk
+from txstore.errors import JournalError, ReplacedError
+from txstore.journal.files import OpenFiles
+from txstore.journal.sqlite import SELECT_VERSION, check_version, connect, translate
+from txstore.journal.wal import WalFile, release_reserve
+from txstore.locks import Deadline
+
+logger = logging.getLogger(__name__)
+
+#: Beyond this size (bytes) the WAL is checkpointed; the next commit then begins it anew and cuts
+#: it back to this size, never below.
+WAL_LIMIT = 4 * 1024 * 1024
+#: Seconds that a flush of the WAL by another thread is waited for before it is written anew.
+_SETTLE_TIMEOUT = 5.0
+
+#: What each connection must answer, or it is refused.  ``synchronous`` 1 is NORMAL; never OFF,
+#: which also drops the checkpoint's flushes.
+_PRAGMAS: tuple[tuple[str, object], ...] = (
+    ("journal_mode", "wal"),
+    ("synchronous", 1),
+    ("wal_autocheckpoint", 0),
+    ("journal_size_limit", WAL_LIMIT),
+)
+
+
+class Connection:
+    """One manager's way to its journal, opened whenever it is needed and not open.
+
+    :param folder_fd: descriptor of the working dir
+    :param patience: seconds that SQLite waits for its own locks
+    :ivar sqlite: SQLite's connection, while there is one
+    :ivar wal: the WAL that it writes, likewise
+    """
+
+    def __init__(self, disk: Disk, path: str, folder_fd: int, patience: float) -> None:
+        self._disk, self._path, self._folder_fd = disk, path, folder_fd
+        self._lock_timeout = self._patience = patience
+        self._files = OpenFiles(disk, path)
+        self.sqlite: sqlite3.Connection | None = None
+        self.wal: WalFile | None = None
+
+    def open(self, deadline: Deadline) -> sqlite3.Connection:
+        """SQLite's connection, opened if need be.
+
+        :raises ReplacedError: the journal is not the one that was opened before
+        :raises JournalError: it cannot be opened, or not in the mode that it needs
+        """
+        self._bound_waiting(deadline)
+        if self.sqlite is not None:
+            return self.sqlite
+        try:
+            return self._open()
+        except (sqlite3.OperationalError, OSError) as error:
+            # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
+            if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
+                raise
+            connection = self._open()
+            if self.wal is not None:
+                self.wal.claim()  # before somebody else takes what was given back
+            return connection
+
+    def _open(self) -> sqlite3.Connection:
+        inode = self._files.inode()
+        connection = connect(self._disk, self._path, "rw", self._patience)
+        wal = None
+        try:
+            self._prove_mode(connection)
+            # Reading makes SQLite open the WAL, so that it can be opened here too.
+            self.check_version(connection)
+            wal = WalFile(self._disk, os.path.basename(self._path) + "-wal", self._folder_fd)
+            self._files.were_opened(inode, wal.inode)
+        except BaseException:
+            connection.close()
+            if wal is not None:
+                wal.close()
+            raise
+        self.sqlite, self.wal = connection, wal
+        return connection
+
+    def _prove_mode(self, connection: sqlite3.Connection) -> None:
+        for pragma, wanted in _PRAGMAS:
+            connection.execute(f"PRAGMA {pragma}={wanted}")
+            answer = connection.execute(f"PRAGMA {pragma}").fetchone()[0]
+            if answer != wanted:
+                raise JournalError(
+                    errno.EIO,
+                    f"SQLite does not go into the mode the journal needs: PRAGMA {pragma} answers"
+                    f" {answer!r} instead of {wanted!r}",
+                    self._path,
+                )
+
+    def check_version(self, connection: sqlite3.Connection) -> None:
+        """Called in every write transaction: a newer worker may have upgraded the journal."""
+        check_version(self._path, SELECT_VERSION.run(connection, {}).fetchall())
+
+    def verify(self) -> None:
+        """:raises ReplacedError: the journal's paths do not lead to the open files any more"""
+        self._files.verify()
+
+    def close(self, *, locked: bool = True) -> None:
+        """Close the connection, if any; the last of all checkpoints, and removes the WAL.
+
+        :param locked: whether the journal lock is held: without it somebody else may be writing
+            the WAL, and what is written anew would be older than that
+        """
+        if self.sqlite is None:
+            return
+        try:
+            if locked:
+                self.settle_wal()
+        except OSError as error:
+            logger.warning("The journal's log could not be flushed: %s", error)
+        connection, self.sqlite = self.sqlite, None
+        wal, self.wal = self.wal, None
+        if wal is not None:
+            wal.close()
+        connection.close()
+
+    def settle_wal(self) -> None:
+        """Before SQLite copies the WAL into the database: have all of it on the device.
+
+        SQLite flushes it too, but after somebody's failed flush that succeeds without the lost
+        pages.  The device would hold a newer database and an older WAL, and after a power loss
+        SQLite would lay the older over the newer.  The journal lock is held.
+        """
+        wal, deadline = self.wal, Deadline(_SETTLE_TIMEOUT)
+        if wal is not None and not (wal.proven and wal.flush(deadline, self._path)):
+            wal.write_anew()
+
+    def _bound_waiting(self, deadline: Deadline) -> None:
+        """Have SQLite wait for its own locks (recovery of a WAL, the last close, a program that is
+        not txstore) no longer than the call may."""
+        self._lock_timeout, left = deadline.timeout, deadline.left()
+        if self._patience <= left < 2 * self._patience:
+            return  # telling SQLite each time would cost more than it is worth
+        self._patience = 0.9 * left
+        if self.sqlite is not None:
+            self.sqlite.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
+
+    def explain(self, error: sqlite3.Error) -> Exception:
+        """SQLite's error as the contract names it; doubts what was not flushed."""
+        if self.wal is not None:
+            self.wal.proven = False
+        # A journal that was moved away looks read-only to SQLite.
+        try:
+            self._files.verify_one()
+        except ReplacedError as reason:
+            return reason
+        if "no such" in str(error) and self.sqlite is not None:
+            # A newer worker may have taken a table or a column away.
+            try:
+                self.check_version(self.sqlite)
+            except JournalError as reason:
+                return reason
+        return translate(error, self._path, self._disk, self._lock_timeout)
