@@ -479,6 +479,23 @@ def test_a_repeat_leaves_nothing_behind_in_the_newer_transfer(
     assert published(store) == {"file.bin": DATA, "newer": OTHER + OTHER}
 
 
+@pytest.mark.parametrize("level", ["segment", "file"])
+def test_what_a_repeat_was_answered_for_is_known_after_a_reboot(
+    manager: OpenStore, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    """It was stored at level "none", and replaced by a file that is durable; who is told that it
+    is not known sends it once more, over the newer file."""
+    monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
+    *_, last = messages = transfer_messages(DATA, SEVERAL)
+    send(manager("none"), messages)
+    send(manager(level), transfer_messages(OTHER, SEVERAL, file_id="newer"))
+    assert manager(level).store_segment(last).file_result == "store"
+    monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
+    status = manager(level).status("transfer")
+    assert status is not None
+    assert status.state == "stored"
+
+
 @at_each_level
 def test_what_is_no_repeat_is_the_newer_transfers(manager: OpenStore, level: str) -> None:
     store = manager(level)

@@ -100,7 +100,9 @@ class Recovery:
             if same_boot:
                 raise
             return self._go_back(row, at, deadline)
-        if staged.inode == row.inode and (same_boot or row.durable):
+        # What has to be copied is flushed as ours from then on: verified before, as in `make_own`.
+        untouched = same_boot and (staged.writable or not row.is_verifiable)
+        if staged.inode == row.inode and (untouched or row.durable):
             return row, staged
         return self._verify(row, staged, same_boot, at, deadline)
 

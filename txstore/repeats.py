@@ -52,9 +52,11 @@ class Repeats:
         """Whether a repeat of the last message would be answered, as far as can be told."""
         if self.is_known(done):
             return True
-        # At level "none", also where the file was replaced since: nothing says that it was lost.
-        latest = self._records.latest_at(done.place, deadline) if not self._keeps else None
-        return latest is not None and latest[0] > key
+        # Also where the file was replaced since: nothing says that it was lost.
+        latest = self._records.latest_at(done.place, deadline)
+        if latest is None or latest[0] <= key:
+            return False
+        return not self._keeps or self.is_known(latest[1])
 
     def _rests(self, key: int, done: Completion, deadline: Deadline) -> bool:
         """Whether a completion may be answered from, now that what it rests on is made durable."""

@@ -116,7 +116,7 @@ STAGED = [
     Mutant(
         "staged bytes are verified in another boot",
         "recovery.py",
-        "        if staged.inode == row.inode and (same_boot or row.durable):",
+        "        if staged.inode == row.inode and (untouched or row.durable):",
         "        if staged.inode == row.inode:",
         ("one transfer/file", "one transfer/none"),
     ),
@@ -327,6 +327,13 @@ STAGED = [
                     if fits:
                         self._transfers.save""",
         ("tests/crash/test_going_back.py",),
+    ),
+    Mutant(
+        "what is copied is verified where others staged it",
+        "recovery.py",
+        "        untouched = same_boot and (staged.writable or not row.is_verifiable)",
+        "        untouched = same_boot",
+        ("tests/test_backups.py",),
     ),
     Mutant(
         "a copy of another user's file is flushed",
