@@ -35,6 +35,7 @@ from support import (
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import NameRefusedError
+from txstore.stored import StoredFiles
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"the file's bytes"
@@ -729,3 +730,35 @@ def test_a_member_goes_on_where_another_died_in_its_last_message(
     apart(_go_on_as_member, 54002, str(shared), level, messages[-1])
     found = shared / "file.bin"
     assert stat.filemode(found.stat().st_mode) == "-rw-r--r--"
+
+
+def _store_into_a_drop_box(storage: str) -> None:
+    become_user(65534, 65534)
+    with FileStoreManager(storage, working_dir=f"{storage}/../working") as store:
+        Path(storage, "box").mkdir(mode=0o300)
+        for size in (ONE, SEVERAL):
+            messages = transfer_messages(DATA, size, name=f"box/{size}", file_id=str(size))
+            assert send(store, messages).file_result == "store"
+        assert store.transfers() == []
+
+
+def test_a_folder_that_nobody_may_list_can_be_stored_into() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        in_process(_store_into_a_drop_box, f"{folder}/storage")
+        found = {path.name: path.read_bytes() for path in Path(folder, "storage", "box").iterdir()}
+        assert found == {str(ONE): DATA, str(SEVERAL): DATA}
+
+
+def test_an_absolute_link_leads_where_the_kernel_says_for_readers_too(
+    store: FileStoreManager, storage: Path
+) -> None:
+    for name in ("deep/inner", "deep/other", "other"):
+        (storage / name).mkdir(parents=True)
+    (storage / "inner").symlink_to(storage / "deep" / "inner")
+    (storage / "link").symlink_to(f"{storage}/inner/../other")
+    (storage / "other" / "file").write_bytes(b"another one")
+    send(store, transfer_messages(DATA, ONE, name="link/file"))
+    assert (storage / "deep" / "other" / "file").read_bytes() == DATA
+    with StoredFiles(store.storage_dir, store.working_dir).open("link/file").file as file:
+        assert file.read() == DATA

@@ -115,6 +115,10 @@ class Home:
                 received=working_dir,
             )
 
+    def is_this_boot(self, boot: str) -> bool:
+        """Whether what a row says of its boot means this one; an unknown boot is always another."""
+        return boot == self.boot != ""
+
     # --- folders -----------------------------------------------------------------------------
 
     @property
@@ -231,15 +235,24 @@ class Home:
                 return  # a mount point: its name is another file system's business
             fd = self.disk.open_folder(real, follow=True)
             try:
-                self.disk.flush_folder(fd)
-            except PermissionError:
-                # A folder that is not ours to list, like a drop box, may be ours to make others in.
-                self.disk.flush_file_system(
-                    self.storage if path == self.storage_dir else self.working
-                )
-                return
+                own = self.storage if path == self.storage_dir else self.working
+                if not self.flush_folder(fd, own):
+                    return
             finally:
                 self.disk.close(fd)
+
+    def flush_folder(self, fd: int, own: int) -> bool:
+        """Make the names in a folder durable; ``False``: it had to be all of its file system.
+
+        :param own: a folder on the same file system that this user may list
+        """
+        try:
+            self.disk.flush_folder(fd)
+        except PermissionError:
+            # A folder that is not ours to list, like a drop box, may be ours to make others in.
+            self.disk.flush_file_system(own)
+            return False
+        return True
 
     def close(self) -> None:
         while self._fds:

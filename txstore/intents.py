@@ -144,8 +144,7 @@ class Intents:
 
     def _is_trusted(self, row: Transfer) -> bool:
         """Whether nothing can have touched the bytes of an intent."""
-        same_boot = row.written_boot == self._home.boot != ""
-        return bool(same_boot or row.publish_flushed)
+        return bool(row.publish_flushed) or self._home.is_this_boot(row.written_boot)
 
     def _make_fit(self, row: Transfer, at: Moment, deadline: Deadline) -> Transfer:
         """Verify the bytes of an intent where something can have touched them, and flush them

@@ -11,7 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from stat import S_ISDIR, S_ISLNK
 
@@ -81,6 +81,17 @@ class NameRules:
 def is_within(path: str, folder: str) -> bool:
     """Whether an absolute, normalised path is ``folder`` or lies below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def below_root(target: str, roots: Collection[str]) -> str | None:
+    """What of an absolute link target lies below the storage dir, still to be walked: a ``..`` in
+    it may stand behind another link.  ``None``: it leads out."""
+    parts = target.split(os.sep)
+    for end in range(1, len(parts) + 1):
+        here = os.path.normpath(os.sep.join(parts[:end]) or os.sep)
+        if here in roots and parts[end : end + 1] != [os.pardir]:
+            return os.sep.join(parts[end:]) or os.curdir
+    return None
 
 
 def is_staging_name(name: str) -> bool:
@@ -187,8 +198,12 @@ class Places:
                     name, "the symbolic links in it go in circles", file_id=file_id
                 )
             if os.path.isabs(target):
-                target = self._below_root(target, name, file_id)
-                done = []
+                inside = below_root(target, self._roots)
+                if inside is None:
+                    raise NameRefusedError(
+                        name, "a symbolic link in it leads out of the storage", file_id=file_id
+                    )
+                target, done = inside, []
             todo[:0] = target.split(os.sep)
         return (*done, todo[0])
 
@@ -210,18 +225,6 @@ class Places:
             if not S_ISDIR(found.st_mode):
                 raise NameRefusedError(name, f"its parent {part!r} is a file", file_id=file_id)
         return None
-
-    def _below_root(self, target: str, name: str, file_id: str | None) -> str:
-        """What of an absolute link target lies below the storage dir, still to be walked: a ``..``
-        in it may stand behind another link."""
-        parts = target.split(os.sep)
-        for end in range(1, len(parts) + 1):
-            here = os.path.normpath(os.sep.join(parts[:end]) or os.sep)
-            if here in self._roots and parts[end : end + 1] != [os.pardir]:
-                return os.sep.join(parts[end:]) or os.curdir
-        raise NameRefusedError(
-            name, "a symbolic link in it leads out of the storage", file_id=file_id
-        )
 
     @contextmanager
     def open_parents(self, place: Place, *, name: str, file_id: str | None) -> Iterator[Parents]:

@@ -102,7 +102,7 @@ class Publisher:
             finally:
                 staged.close()
             if self._keeps:
-                self._disk.flush_folder(parents.folder)
+                self._home.flush_folder(parents.folder, self._home.storage)
         done = Completion(
             file_id=request.file_id,
             segments=1,
@@ -207,7 +207,7 @@ class Publisher:
         careful = self._keeps or row.publish_flushed
         if careful:
             self._flush_parents(parents)
-            self._disk.flush_folder(parents.folder)
+            self._home.flush_folder(parents.folder, self._home.storage)
         # After a power loss in the rename both names may be there; the other one is durable now.
         self._staging.remove(row.staging)
         if careful:
@@ -288,7 +288,7 @@ class Publisher:
                     done.size,
                     done.mtime_ns,
                 )
-                if as_published and not done.durable and done.boot != self._home.boot:
+                if as_published and not done.durable and not self._home.is_this_boot(done.boot):
                     return self._content_is(place[-1], parents.folder, done.sha256)
                 return as_published
         except (FileNotFoundError, NameRefusedError):
@@ -303,7 +303,7 @@ class Publisher:
         with self._places.look(place) as parents:
             self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
-            self._disk.flush_folder(parents.folder)
+            self._home.flush_folder(parents.folder, self._home.storage)
 
     def look(self, row: Transfer) -> AbstractContextManager[Parents]:
         """The parents of the place that an intent wants, none of them made.
@@ -354,7 +354,7 @@ class Publisher:
             with self._mutex:
                 known = key in self._flushed
             if not known:
-                self._disk.flush_folder(above)
+                self._home.flush_folder(above, self._home.storage)
                 self._remember(key, below)
 
     def _remember(self, key: _Flushed, folder: int) -> None:

@@ -91,7 +91,7 @@ class Recovery:
             row = self._records.find(file_id, deadline)
         if row is None:
             return None
-        same_boot = row.written_boot == self._home.boot != ""
+        same_boot = self._home.is_this_boot(row.written_boot)
         if row.overlapped:
             row = self._decided(row, lock, same_boot, at, deadline)
         try:

@@ -45,8 +45,8 @@ class Repeats:
 
     def is_known(self, done: Completion) -> bool:
         """Whether a power loss has not taken the file, as far as can be told."""
-        flushed = done.durable or done.boot == self._home.boot
-        return bool(flushed) or self._publisher.still_there(done)
+        flushed = bool(done.durable) or self._home.is_this_boot(done.boot)
+        return flushed or self._publisher.still_there(done)
 
     def remembers(self, key: int, done: Completion, deadline: Deadline) -> bool:
         """Whether a repeat of the last message would be answered, as far as can be told."""

@@ -311,7 +311,7 @@ class FileStoreManager:
         done = latest[1]
         published = (done.inode, done.size, done.mtime_ns)
         same = published == (found.st_ino, found.st_size, found.st_mtime_ns)
-        kept = done.durable or (not self._level.keeps_files and done.boot == self._home.boot)
+        kept = done.durable or (not self._level.keeps_files and self._home.is_this_boot(done.boot))
         return done.sha256.hex() if same and kept else None
 
     def cancel(self, file_id: str) -> FileStoreSegmentResult:

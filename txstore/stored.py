@@ -18,7 +18,7 @@ from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from txstore.errors import NameRefusedError
-from txstore.paths import HIDDEN, NameRules, is_within
+from txstore.paths import HIDDEN, NameRules, below_root
 
 _MOST_LINKS = 40  # as the kernel: more is a loop
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -153,7 +153,11 @@ class StoredFiles:
                     if links > _MOST_LINKS:
                         raise NameRefusedError(name, "the symbolic links in it go in circles")
                     if os.path.isabs(target):
-                        target = self._below_root(target, name)
+                        roots = (self._storage_dir, os.path.realpath(self._storage_dir))
+                        inside = below_root(target, roots)
+                        if inside is None:
+                            raise _leads_out(name)
+                        target = inside
                         del folders[1:]
                     todo[:0] = target.split(os.sep)
                 elif todo:
@@ -161,12 +165,6 @@ class StoredFiles:
                 else:
                     return os.open(part, _ANYTHING, dir_fd=folders[-1])
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-
-    def _below_root(self, target: str, name: str) -> str:
-        for root in (self._storage_dir, os.path.realpath(self._storage_dir)):
-            if is_within(os.path.normpath(target), root):
-                return os.path.relpath(target, root)
-        raise _leads_out(name)
 
     def _own_folders(self) -> frozenset[tuple[int, int]]:
         found = set()

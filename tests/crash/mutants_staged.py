@@ -134,7 +134,7 @@ STAGED = [
     Mutant(
         "an intent's bytes are verified in another boot",
         "intents.py",
-        "        return bool(same_boot or row.publish_flushed)",
+        "        return bool(row.publish_flushed) or self._home.is_this_boot(row.written_boot)",
         "        return True",
         ("brief/none", "brief replaced/none"),
     ),
@@ -307,13 +307,9 @@ STAGED = [
     ),
     Mutant(
         "an unknown boot is another one",
-        "recovery.py",
-        """\
-        same_boot = row.written_boot == self._home.boot != ""
-        if row.overlapped""",
-        """\
-        same_boot = row.written_boot == self._home.boot
-        if row.overlapped""",
+        "home.py",
+        'return boot == self.boot != ""',
+        "return boot == self.boot",
         ("tests/crash/test_going_back.py",),
     ),
     Mutant(

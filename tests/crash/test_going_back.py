@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,8 @@ from crash.search import states
 from crash.steps import Open, Send, message, upload
 from crash.workloads import FOUR, A
 from txstore import FileStoreManager, append
+from txstore.disk import Disk
+from txstore.errors import SequenceError
 from txstore.testing.powerloss import Platter
 
 THREE = upload("three", "three.bin", 7, 11, 5)
@@ -40,6 +44,24 @@ def test_in_a_boot_that_is_not_known_nothing_is_trusted(monkeypatch: pytest.Monk
         session.do(Send(A, 1))
         session.do(Send(A, 2))
     check_crashes(run, disk.log, acks(disk.log))
+
+
+def test_in_a_boot_that_is_not_known_a_file_that_was_not_flushed_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Disk, "boot_id", lambda _disk: "")
+    last = message(THREE, 3)
+    with FileStoreManager(tmp_path, durability="none") as store:
+        for number in (1, 2):
+            store.store_segment(message(THREE, number))
+        store.store_segment(last)
+    placed = tmp_path / "three.bin"
+    found = placed.stat()
+    placed.write_bytes(bytes(found.st_size))  # grown, and full of zeros
+    os.utime(placed, ns=(found.st_atime_ns, found.st_mtime_ns))
+    with FileStoreManager(tmp_path) as store, suppress(SequenceError):
+        store.store_segment(last)
+        raise broken(4, "three: answered as stored, and is not there whole")
 
 
 def test_at_level_file_no_more_is_lost_than_since_the_durable_point(
