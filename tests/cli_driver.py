@@ -5,12 +5,22 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 from click.testing import CliRunner, Result
 
 from txstore.cli.commands import txstore
 
+#: For ``after_ack``.
+KILL = "os.kill(os.getpid(), signal.SIGKILL)"
+
 _MAIN = "\nfrom txstore.cli import main\nmain()\n"
+
+
+def put(source: Path, storage: Path, *more: object) -> list[object]:
+    """Arguments that store a file in segments of 1 KiB; `more` come after them, and win."""
+    options = ("--segment-size", "1KiB", "--durability", "none", "--storage-dir", storage)
+    return ["put", source, *options, *more]
 
 
 def run(*args: object, code: int = 0) -> Result:

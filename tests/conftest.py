@@ -1,11 +1,18 @@
-"""What the crash tests looked at is told at the end of a run, added up over all its processes."""
+"""What the crash tests looked at is told at the end of a run, added up over all its processes; and
+the folder of a storage, which need not be there yet."""
 
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from counted import COUNTED
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    return tmp_path / "storage"
 
 
 @pytest.hookimpl(trylast=True)

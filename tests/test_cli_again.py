@@ -7,19 +7,13 @@ import signal
 from pathlib import Path
 
 import pytest
-from cli_driver import after_ack, run, run_process
+from cli_driver import KILL, after_ack, put, run, run_process
 
 from txstore import FileStoreManager
 from txstore.cli.put import transfer_prefix
 from txstore.segment import require_file_id
 
 SIZE = 4000
-KILL = "os.kill(os.getpid(), signal.SIGKILL)"
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    return tmp_path / "storage"
 
 
 @pytest.fixture
@@ -30,18 +24,13 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
-def put(*sources: Path, storage: Path, level: str = "none") -> list[object]:
-    options = ["--segment-size", "1KiB", "--durability", level, "--storage-dir", storage]
-    return ["put", *sources, *options]
-
-
 def test_of_several_files_those_that_are_stored_are_not_sent_again(
     tmp_path: Path, storage: Path
 ) -> None:
     sources = [tmp_path / name for name in ("a", "b", "c")]
     for path in sources:
         path.write_bytes(os.urandom(SIZE))
-    command = put(*sources, storage=storage)
+    command = put(sources[0], storage, *sources[1:])
     run_process(*command, setup=after_ack(10, KILL), code=-signal.SIGKILL)
     placed = [(storage / name).stat().st_ino for name in ("a", "b")]
     result = run(*command)
@@ -57,15 +46,15 @@ def test_of_several_files_those_that_are_stored_are_not_sent_again(
 @pytest.mark.parametrize("size", [0, 10, SIZE])
 def test_files_of_any_size_are_known_again(source: Path, storage: Path, size: int) -> None:
     os.truncate(source, size)
-    run(*put(source, storage=storage))
-    assert "already stored" in run(*put(source, storage=storage)).stdout
+    run(*put(source, storage))
+    assert "already stored" in run(*put(source, storage)).stdout
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE + 1])
 def test_a_source_that_differs_is_sent(source: Path, storage: Path, size: int) -> None:
-    run(*put(source, storage=storage))
+    run(*put(source, storage))
     source.write_bytes(os.urandom(size))
-    assert run(*put(source, storage=storage)).stdout.startswith("stored source.bin")
+    assert run(*put(source, storage)).stdout.startswith("stored source.bin")
     assert (storage / "source.bin").read_bytes() == source.read_bytes()
 
 
@@ -73,7 +62,7 @@ def test_a_source_that_differs_is_sent(source: Path, storage: Path, size: int) -
 def test_a_stored_file_that_is_not_as_it_was_published_is_sent_again(
     source: Path, storage: Path, how: str
 ) -> None:
-    run(*put(source, storage=storage))
+    run(*put(source, storage))
     stored = storage / "source.bin"
     match how:
         case "written to":
@@ -89,7 +78,7 @@ def test_a_stored_file_that_is_not_as_it_was_published_is_sent_again(
         case "a link":
             stored.rename(storage / "other")
             stored.symlink_to("other")
-    assert run(*put(source, storage=storage)).stdout.startswith("stored source.bin")
+    assert run(*put(source, storage)).stdout.startswith("stored source.bin")
     assert stored.read_bytes() == source.read_bytes()
     assert not stored.is_symlink()
 
@@ -97,31 +86,31 @@ def test_a_stored_file_that_is_not_as_it_was_published_is_sent_again(
 def test_a_file_that_a_power_loss_may_take_is_sent_again_where_more_is_asked_for(
     source: Path, storage: Path
 ) -> None:
-    run(*put(source, storage=storage, level="none"))
-    assert run(*put(source, storage=storage, level="file")).stdout.startswith("stored")
+    run(*put(source, storage, "--durability", "none"))
+    assert run(*put(source, storage, "--durability", "file")).stdout.startswith("stored")
     for level in ("segment", "file", "none"):
-        assert run(*put(source, storage=storage, level=level)).stdout.startswith("already stored")
+        assert run(*put(source, storage, "--durability", level)).stdout.startswith("already stored")
 
 
 def test_a_file_that_a_power_loss_may_have_taken_is_sent_again(
     source: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TXSTORE_BOOT_ID", "before the power loss")
-    run(*put(source, storage=storage, level="none"))
+    run(*put(source, storage, "--durability", "none"))
     monkeypatch.setenv("TXSTORE_BOOT_ID", "after it")
-    assert run(*put(source, storage=storage, level="none")).stdout.startswith("stored")
-    assert run(*put(source, storage=storage, level="file")).stdout.startswith("stored")
+    assert run(*put(source, storage, "--durability", "none")).stdout.startswith("stored")
+    assert run(*put(source, storage, "--durability", "file")).stdout.startswith("stored")
     monkeypatch.setenv("TXSTORE_BOOT_ID", "after another one")
-    assert run(*put(source, storage=storage, level="segment")).stdout.startswith("already stored")
+    assert run(*put(source, storage, "--durability", "segment")).stdout.startswith("already stored")
 
 
 def test_what_is_left_of_other_content_is_dropped_where_the_file_is_stored(
     source: Path, storage: Path
 ) -> None:
     content = source.read_bytes()
-    run(*put(source, storage=storage))
+    run(*put(source, storage))
     source.write_bytes(os.urandom(SIZE))
-    command = put(source, storage=storage)
+    command = put(source, storage)
     run_process(*command, setup=after_ack(2, KILL), code=-signal.SIGKILL)
     source.write_bytes(content)
     assert "already stored" in run(*command).stdout
@@ -133,7 +122,7 @@ def test_what_is_left_of_other_content_is_dropped_where_the_file_is_stored(
 
 
 def test_ls_shows_which_file_a_transfer_is_of(source: Path, storage: Path) -> None:
-    run_process(*put(source, storage=storage), setup=after_ack(2, KILL), code=-signal.SIGKILL)
+    run_process(*put(source, storage), setup=after_ack(2, KILL), code=-signal.SIGKILL)
     row = run("ls", "--storage-dir", storage).stdout.splitlines()[1]
     assert row.startswith("put-source-bin-")
 

@@ -19,11 +19,6 @@ PUT = ("--segment-size", "1KiB", "--durability", "none")
 
 
 @pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    return tmp_path / "storage"
-
-
-@pytest.fixture
 def sources(tmp_path: Path) -> list[Path]:
     """Files of one, four and one segments."""
     paths = [tmp_path / name for name in ("one", "two", "three")]

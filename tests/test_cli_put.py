@@ -12,17 +12,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from cli_driver import after_ack, run, run_process, start
+from cli_driver import KILL, after_ack, put, run, run_process, start
 
 from txstore import FileStoreManager
 
 KIB = 1024
-KILL = "os.kill(os.getpid(), signal.SIGKILL)"
-
-
-@pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    return tmp_path / "storage"
 
 
 @pytest.fixture
@@ -31,13 +25,6 @@ def source(tmp_path: Path) -> Path:
     path = tmp_path / "source.bin"
     path.write_bytes(os.urandom(10 * KIB - 100))
     return path
-
-
-def put(source: Path, storage: Path, *more: str) -> list[str]:
-    return [
-        *("put", str(source), "--storage-dir", str(storage)),
-        *("--segment-size", "1KiB", "--durability", "none", *more),
-    ]
 
 
 def left_over(storage: Path) -> list[tuple[int, int]]:

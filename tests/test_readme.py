@@ -70,7 +70,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_every_block_is_of_a_kind_that_is_run() -> None:
-    assert [b for b in blocks() if b.language not in ("bash", "console", "python")] == []
+    assert [b for b in blocks() if b.language not in ("bash", "python")] == []
 
 
 def test_there_is_one_test_command_and_it_is_what_ci_runs() -> None:
@@ -95,10 +95,8 @@ def test_every_code_block_runs() -> None:
         where = f"README.md:{block.line}"
         if block.language == "python":
             run_python(block, where)
-        elif block.language == "bash":
-            run_bash(block.text, where)
         else:
-            run_console(block.text, where)
+            run_bash(block.text, where)
 
 
 def run_python(block: Block, where: str) -> None:
@@ -109,8 +107,8 @@ def run_python(block: Block, where: str) -> None:
         exec(code, names)
 
 
-def run_bash(text: str, where: str) -> str:
-    """Run it as pasted, the set-up adapted as said above, and return what it printed."""
+def run_bash(text: str, where: str) -> None:
+    """Run it as pasted, the set-up adapted as said above."""
     process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", adapted(text)],
         stdin=subprocess.DEVNULL,
@@ -120,19 +118,6 @@ def run_bash(text: str, where: str) -> str:
         check=False,
     )
     assert process.returncode == 0, f"{where}:\n{text}\n{process.stdout}"
-    return process.stdout
-
-
-def run_console(text: str, where: str) -> None:
-    """Run what follows each ``$``, and compare the lines below it; ``...`` stands for anything."""
-    for session in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
-        command, _, expected = session.partition("\n")
-        while command.endswith("\\"):
-            more, _, expected = expected.partition("\n")
-            command += "\n" + more.removeprefix("> ")
-        pattern = ".*".join(map(re.escape, expected.strip().split("...")))
-        printed = run_bash(command, where).strip()
-        assert re.fullmatch(pattern, printed, re.DOTALL), f"{where}:\n{command}\n{printed}"
 
 
 def adapted(text: str) -> str:

@@ -76,7 +76,7 @@ class Appender:
                     staged.flush()
                     self._staging.flush_folder(staged.name)
                     row = row.made_durable()
-                self._staging.verify(staged, request.file_id)
+                self._staging.verify(staged)
             except BaseException:
                 self._staging.remove(staged.name)
                 raise
@@ -120,7 +120,7 @@ class Appender:
             if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
                 staged.start_flush()
         new = row.advanced(size, hasher.save(), at)
-        self._staging.verify(staged, row.file_id)
+        self._staging.verify(staged)
         if not durably:
             self._transfers.save(row, new, deadline)
             staged.row = new
@@ -144,7 +144,7 @@ class Appender:
             or staged.read(row.offset - row.last_size, row.last_size) != request.payload
         ):
             raise request.out_of_turn(row.segments)
-        self._staging.verify(staged, row.file_id)
+        self._staging.verify(staged)
         if row.boot != at.boot or (at.ticks - row.ticks) * 10 > self._expire_after:
             # A transfer that is answered is worked on, though nothing new comes.
             active = row.stamped(at)

@@ -24,7 +24,7 @@ class FileStoreProp:
 
 
 class FileStoreResultProp:
-    """What a final message asks for, and what the answer says was done."""
+    """What a last message asks for, and what the answer says was done."""
 
     CANCEL = "cancel"
     STORE = "store"

@@ -20,7 +20,7 @@ import sqlite3
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -105,10 +105,7 @@ class Disk:
 
     def flush(self, fd: int) -> None:
         """Make the file's bytes and length durable."""
-        if _FULLFSYNC is not None:  # macOS: fsync alone stops at the device's cache
-            fcntl.fcntl(fd, _FULLFSYNC)
-        else:
-            os.fdatasync(fd)
+        _flush(fd, os.fdatasync)
 
     def start_flush(self, fd: int) -> None:
         """Have the kernel begin to write the file's bytes out, so that a ``flush`` soon after has
@@ -121,10 +118,7 @@ class Disk:
 
     def flush_all(self, fd: int) -> None:
         """Make the file's bytes, length and metadata (its mode) durable."""
-        if _FULLFSYNC is not None:
-            fcntl.fcntl(fd, _FULLFSYNC)
-        else:
-            os.fsync(fd)
+        _flush(fd, os.fsync)
 
     # --- names -------------------------------------------------------------------------------
 
@@ -137,10 +131,7 @@ class Disk:
         """Make the names in a folder durable, given any descriptor of it."""
         own = _readable(fd)
         try:
-            if _FULLFSYNC is not None:
-                fcntl.fcntl(own, _FULLFSYNC)
-            else:
-                os.fsync(own)
+            _flush(own, os.fsync)
         finally:
             os.close(own)
 
@@ -280,6 +271,13 @@ class Disk:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
+
+
+def _flush(fd: int, call: Callable[[int], None]) -> None:
+    if _FULLFSYNC is not None:  # macOS: fsync alone stops at the device's cache
+        fcntl.fcntl(fd, _FULLFSYNC)
+    else:
+        call(fd)
 
 
 def _readable(fd: int) -> int:

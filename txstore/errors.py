@@ -116,7 +116,7 @@ class RepeatMismatchError(SequenceError):
 
 
 class FileMismatchError(RequestError):
-    """The bytes received have not the size or the hash that the final message states.
+    """The bytes received have not the size or the hash that the last message states.
 
     The transfer is ended and its bytes are dropped, since no later message could mend it.
 

@@ -50,7 +50,7 @@ class Home:
     :ivar storage_dir: absolute path, as given
     :ivar working_dir: absolute path, as given or ``<storage_dir>/.workdir``
     :ivar mode: permission bits of the store's own files
-    :ivar boot: identity of this boot of the machine and of the file system's mount
+    :ivar boot: identity of this boot of the machine and of the devices; empty where it is not known
     """
 
     def __init__(
@@ -194,24 +194,22 @@ class Home:
 
     def verify_storage(self) -> None:
         """:raises ReplacedError: the storage dir's path no longer leads to the opened folder"""
-        opened = self.disk.fstat(self.storage)
-        try:
-            found = self.disk.stat(self.storage_dir, follow=True)
-        except FileNotFoundError:
-            raise ReplacedError(self.storage_dir, "storage dir") from None
-        if (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
-            raise ReplacedError(self.storage_dir, "storage dir")
+        self._verify(self.storage_dir, self.storage, "storage dir", follow=True)
 
     def verify_staging(self, name: str) -> None:
         """:raises ReplacedError: the path of a staging folder no longer leads to the opened one"""
-        path = self._staging_folder_path(name[0])
-        opened = self.disk.fstat(self.staging_folder(name))
+        self._verify(
+            self._staging_folder_path(name[0]), self.staging_folder(name), "staging folder"
+        )
+
+    def _verify(self, path: str, fd: int, what: str, *, follow: bool = False) -> None:
+        opened = self.disk.fstat(fd)
         try:
-            found = self.disk.stat(path)
+            found = self.disk.stat(path, follow=follow)
         except (FileNotFoundError, NotADirectoryError):
-            raise ReplacedError(path, "staging folder") from None
+            raise ReplacedError(path, what) from None
         if (found.st_dev, found.st_ino) != (opened.st_dev, opened.st_ino):
-            raise ReplacedError(path, "staging folder")
+            raise ReplacedError(path, what)
 
     def make_durable(self) -> None:
         """Flush the names of all the store's folders, up to the root of the file system.

@@ -26,7 +26,6 @@ _MOST_LINKS = 40  # as the kernel: more is a loop
 _MOST_PARENTS = 255  # each is a descriptor while its file is published, and others need some too
 _FOLDER_MODE = 0o777  # less umask, like an ordinary new folder
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
-_TOO_LONG = (errno.ENAMETOOLONG,)
 
 _STAGING_NAME = re.compile(r"[ws][0-3][0-9a-f]-[0-9a-f]{32}\Z")  # 64 stripes
 
@@ -316,7 +315,7 @@ class Places:
         error: OSError, part: str, name: str, file_id: str | None
     ) -> OSError | NameRefusedError:
         """What a failed step down means for the sender; other errors stay the kernel's."""
-        if error.errno in _TOO_LONG:
+        if error.errno == errno.ENAMETOOLONG:
             return NameRefusedError(name, f"its part {part!r:.60} is too long", file_id=file_id)
         if error.errno in _NOT_A_FOLDER:
             return NameRefusedError(

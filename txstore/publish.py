@@ -35,7 +35,12 @@ from txstore.staging import PUBLISHED_MODE, Staging
 from txstore.transfers import Transfers
 
 _FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
-_A_FOLDER_THERE = (errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST)
+#: What a rename that fails says of the name.
+_REFUSED = {
+    **dict.fromkeys((errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST), "a folder has that name"),
+    errno.EBUSY: "it is a mount point",
+    errno.ENAMETOOLONG: "it is too long",
+}
 _CHUNK = 1024 * 1024
 
 #: Device and inode of a folder, a name in it, device and inode of the folder that it leads to.
@@ -156,7 +161,7 @@ class Publisher:
                 publish_flushed=int(flushed),
                 publish_over=self.standing(place, parents),
             )
-            self._staging.verify(staged, row.file_id)
+            self._staging.verify(staged)
             self._transfers.save(row, intent, deadline)
             self.carry_out(intent, place, parents, at, deadline)
         staged.close()
@@ -333,12 +338,8 @@ class Publisher:
                 target_dir=parents.folder,
             )
         except OSError as error:
-            if error.errno in _A_FOLDER_THERE:
-                raise NameRefusedError(name, "a folder has that name", file_id=file_id) from error
-            if error.errno == errno.EBUSY:
-                raise NameRefusedError(name, "it is a mount point", file_id=file_id) from error
-            if error.errno == errno.ENAMETOOLONG:
-                raise NameRefusedError(name, "it is too long", file_id=file_id) from error
+            if error.errno in _REFUSED:
+                raise NameRefusedError(name, _REFUSED[error.errno], file_id=file_id) from error
             # The kernel was given names in folders; people need the path.
             path = os.path.join(self._home.storage_dir, *place)
             raise type(error)(error.errno, error.strerror, path) from error

@@ -136,7 +136,7 @@ class Staging:
             raise StagingDamagedError(path, row.file_id, "is shorter than the journal says")
         return found
 
-    def verify(self, staged: StagedFile, file_id: str) -> None:
+    def verify(self, staged: StagedFile) -> None:
         """Check, before something is recorded of a file, that others find the same one: by its
         whole path, so that a folder which was moved or replaced is noticed too.
 
@@ -152,7 +152,7 @@ class Staging:
             same = False
         if not same:
             self._home.verify_staging(staged.name)
-            raise StagingDamagedError(staged.path, file_id, "was removed or replaced")
+            raise StagingDamagedError(staged.path, staged.file_id, "was removed or replaced")
         staged.verified = version
 
     @contextmanager

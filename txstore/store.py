@@ -10,7 +10,8 @@ import hashlib
 import logging
 import os
 import weakref
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
 from txstore import clock, forks, status
@@ -26,7 +27,7 @@ from txstore.journal.rows import Transfer
 from txstore.journal.upgrade import open_records
 from txstore.locks import Deadline, Locks, TransferLock
 from txstore.options import Durability, file_mode, seconds
-from txstore.paths import NameRules, Places, place_bytes
+from txstore.paths import NameRules, Place, Places, place_bytes
 from txstore.publish import Publisher
 from txstore.recovery import Recovery
 from txstore.repeats import Repeats
@@ -69,6 +70,9 @@ class FileStoreManager:
     :raises StoreMismatchError: the two folders do not belong together (a ``ValueError``)
     :raises PermissionError: a folder cannot be made for lack of permission
     :raises NotADirectoryError: a path is a file
+    :raises NetworkFileSystemError: the working dir is on a network file system (an ``OSError``)
+    :raises UnsupportedPlatformError: this is no POSIX system (an ``OSError``)
+    :raises JournalError: SQLite cannot open the journal
     :raises JournalDamagedError: the journal is damaged; nothing was changed
     :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
     """
@@ -205,11 +209,8 @@ class FileStoreManager:
         claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
         if (len(request.payload), sha256) != (claim.size, claim.sha256):
             raise request.mismatch(claim, len(request.payload), sha256)
-        place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place), deadline) as name_lock:
-            self._intents.settle_place(place, at, deadline)
+        with self._held(claim, request, at, deadline) as place:
             self._publisher.publish_whole(request, claim, place, at, deadline)
-            name_lock.verify()
         return _stored(request)
 
     def _last(
@@ -227,11 +228,8 @@ class FileStoreManager:
             hasher = staged.hasher_at(row).copy()
             hasher.update(request.payload)
             if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
-                place = self._publisher.resolve(claim, request.given_id)
-                with self._locks.name(place_bytes(place), deadline) as name_lock:
-                    self._intents.settle_place(place, at, deadline)
+                with self._held(claim, request, at, deadline) as place:
                     self._publisher.finish(row, staged, request, claim, place, at, deadline)
-                    name_lock.verify()
                 return _stored(request)
             mismatch = request.mismatch(claim, hasher.total, hasher.digest())
         # It may belong to an earlier transfer with this id, whose answer was lost.
@@ -241,6 +239,17 @@ class FileStoreManager:
             self._transfers.drop(row, deadline)
             raise mismatch
         raise request.out_of_turn(row.segments)
+
+    @contextmanager
+    def _held(
+        self, claim: FileClaim, request: SegmentRequest, at: Moment, deadline: Deadline
+    ) -> Iterator[Place]:
+        """Where a file goes, its name lock held and nobody's intent left there."""
+        place = self._publisher.resolve(claim, request.given_id)
+        with self._locks.name(place_bytes(place), deadline) as lock:
+            self._intents.settle_place(place, at, deadline)
+            yield place
+            lock.verify()
 
     def _cancel(
         self, request: SegmentRequest, at: Moment, deadline: Deadline
@@ -253,10 +262,11 @@ class FileStoreManager:
             self._intents.withdraw_unless_renamed(row, at, deadline)
             row = self._records.find(request.file_id, deadline)
         if row is not None:
-            self._transfers.drop(row, deadline)
+            if not self._transfers.drop(row, deadline):
+                raise self._transfers.taken_over(row)
             logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
-        if self._level.keeps_files:
-            # Also where there was nothing to drop: who dropped it may not have flushed.
+        elif self._level.keeps_files:
+            # There is nothing to drop (any more), but who dropped it may not have flushed.
             self._records.flush(deadline)
         else:
             self._records.verify(deadline)
@@ -277,6 +287,7 @@ class FileStoreManager:
 
         :raises FieldError: no transfer can have that id
         :raises LockTimeoutError: somebody works on the transfer for longer than ``lock_timeout``
+        :raises StagingDamagedError: somebody removed or changed its staged bytes
         """
         require_file_id(file_id)
         with self._calls:

@@ -25,7 +25,7 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking, or opening a pipe would wait for its writer.
 _ANYTHING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
-#: Hash of a stored file (hex) if a completion record still describes it: name, what is there now.
+#: Hash of a stored file (hex) if a completion still describes it: name, what is there now.
 KnownHash = Callable[[str, os.stat_result], "str | None"]
 
 
@@ -72,7 +72,7 @@ class StoredFiles:
 
     :param storage_dir: absolute path
     :param working_dir: absolute path
-    :param known_sha256: looks a hash up in the completion records; by default none is known
+    :param known_sha256: looks a hash up in the completions; by default none is known
     """
 
     def __init__(

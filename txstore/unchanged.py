@@ -2,7 +2,7 @@
 
 Asking the kernel for a file instead has a price beyond its own.  Since Linux 6.13 a file whose
 times were asked for gets a new time of change with the next write, and the flush after that takes
-the inode along: a flush of the journal's log took twice as long.
+the inode along: a flush of the journal's WAL took twice as long.
 """
 
 from __future__ import annotations

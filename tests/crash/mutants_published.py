@@ -162,7 +162,7 @@ PUBLISHED = [
         "a cancel makes durable what another dropped",
         "store.py",
         """\
-            # Also where there was nothing to drop: who dropped it may not have flushed.
+            # There is nothing to drop (any more), but who dropped it may not have flushed.
             self._records.flush(deadline)
         else:""",
         """\

@@ -84,10 +84,6 @@ STAGED = [
         self._staging.discard(row.staging)
         return True""",
         ("brief cancelled/segment",),
-        survives=(
-            "the answer to a cancel flushes the journal itself; until then a row that "
-            "comes back without its bytes is dropped, as was asked"
-        ),
     ),
     Mutant(
         "a cancelled row goes before its bytes",

@@ -194,7 +194,6 @@ class Search:
         self.run, self.folders, self.randoms = run, folders, randoms
         self.tally = Tally()
         self._seen: set[bytes] = set()
-        self._checked = 0
 
     def level_after(self, state: State) -> str:
         """Level of whoever recovers: the run's own, or with mixed levels any."""

@@ -3,14 +3,14 @@
 A file travels as `dxlclient.message.Request` messages, the same that a client on the fabric would
 send.  Its transfer's id is made of the stored name and the source's path, so that a later run finds
 what was left behind, and of a random part: no id is ever used for a second file, so no answer can
-come from the completion record of an earlier one.
+come from the completion of an earlier one.
 
 A file that is stored already is not sent again, so that a command for several files goes on with
 the one at which it was cut off.
 
 What was left is built on only after the source's own first bytes were found to have the SHA-256
-that the store holds; the hash in the final message stands behind that.  A source that was changed
-starts over; one that changes while it is read ends in an error before the final message: the
+that the store holds; the hash in the last message stands behind that.  A source that was changed
+starts over; one that changes while it is read ends in an error before the last message: the
 transfer stays, and the next run checks it in the same way.
 
 Two runs for one file may meet on one transfer.  Each of them reads the transfer's status again
@@ -170,7 +170,7 @@ class Put:
         if found.bytes_received > self._source.size:
             return "the source is shorter than what the store had received"
         yield from self._move_to(found.bytes_received)
-        # Not known where a worker without OpenSSL wrote last: then the final message's hash tells.
+        # Not known where a worker without OpenSSL wrote last: then the last message's hash tells.
         if found.sha256 not in (None, self._hash.followed_by(b"")):
             return "the source has changed since the last run"
         return None

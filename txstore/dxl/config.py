@@ -39,7 +39,7 @@ class ServiceConfig:
     :ivar topics: the topics it answers on
     :ivar durability: level of the store
     :ivar expire_after: seconds without activity after which a transfer is dropped
-    :ivar keep_completed: seconds for which final messages are answered again
+    :ivar keep_completed: seconds for which last messages are answered again
     :ivar lock_timeout: seconds that one request may wait for others
     :ivar allow_network_fs: whether to serve from a network file system
     :ivar mode: permission bits of the store's own files

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 PAGE = 1000
 PAGE_BYTES = LARGEST_SEGMENT - 64 * 1024
 
-#: Hashes of files without a completion record that a worker remembers, and seconds that a request
+#: Hashes of files without a completion that a worker remembers, and seconds that a request
 #: waits for its turn to read such a file.
 HASHES_KEPT = 1024
 READING_TIMEOUT = 1.0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from txstore import digest
 from txstore.clock import Moment
@@ -26,20 +26,20 @@ class Transfer(NamedTuple):
     boot: str
     ticks: float
     written_boot: str
-    durable_segments: int
-    durable_offset: int
-    durable_last_size: int
-    durable_state: bytes | None
-    setbacks: int
-    overlapped: int
+    durable_segments: int = 0
+    durable_offset: int = 0
+    durable_last_size: int = 0
+    durable_state: bytes | None = None
+    setbacks: int = 0
+    overlapped: int = 0
     # its intent to publish
-    publish_path: bytes | None
-    publish_place: bytes | None
-    publish_size: int | None
-    publish_sha256: bytes | None
-    publish_last: bytes | None
-    publish_flushed: int | None
-    publish_over: str | None
+    publish_path: bytes | None = None
+    publish_place: bytes | None = None
+    publish_size: int | None = None
+    publish_sha256: bytes | None = None
+    publish_last: bytes | None = None
+    publish_flushed: int | None = None
+    publish_over: str | None = None
 
     @classmethod
     def begun(
@@ -57,22 +57,9 @@ class Transfer(NamedTuple):
             state=state,
             created_at=at.wall,
             updated_at=at.wall,
-            publish_path=None,
-            publish_place=None,
-            publish_size=None,
-            publish_sha256=None,
-            publish_last=None,
-            publish_flushed=None,
-            publish_over=None,
             boot=at.boot,
             ticks=at.ticks,
             written_boot=at.boot,
-            durable_segments=0,
-            durable_offset=0,
-            durable_last_size=0,
-            durable_state=None,
-            setbacks=0,
-            overlapped=0,
         )
 
     @property
@@ -138,15 +125,12 @@ class Transfer(NamedTuple):
 
     def without_intent(self) -> Transfer:
         """The same, its intent to publish withdrawn."""
-        return self._replace(
-            publish_path=None,
-            publish_place=None,
-            publish_size=None,
-            publish_sha256=None,
-            publish_last=None,
-            publish_flushed=None,
-            publish_over=None,
-        )
+        return self._replace(**_NO_INTENT)
+
+
+_NO_INTENT: dict[str, Any] = {
+    name: None for name in Transfer._fields if name.startswith("publish_")
+}
 
 
 class Completion(NamedTuple):

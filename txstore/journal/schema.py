@@ -76,7 +76,7 @@ intent_index = sa.Index(
     "transfer_intent", transfer.c.publish_place, sqlite_where=transfer.c.publish_place.is_not(None)
 )
 
-#: A row is a final message that was carried out.
+#: A row is a last message that was carried out.
 completion = sa.Table(
     "completion",
     metadata,

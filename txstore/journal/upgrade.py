@@ -41,8 +41,6 @@ _ALL_COLUMNS = [Statement(sa.select(table).limit(0)) for table in schema.metadat
 
 _TEMPORARY = re.compile(r"new-[0-9a-f]{32}(-wal|-shm)?\Z")
 
-_FRESH_MEANS_NONE_OF = (JOURNAL + "-wal", JOURNAL + "-shm")
-
 
 def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     """The journal of a store, made or upgraded if need be.
@@ -75,7 +73,7 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
                 if not home.check_marker(home.read_marker(), store_id, recorded):
                     home.write_marker(store_id)
     except BaseException:
-        records.journal.close()
+        records.close()
         raise
     return records
 
@@ -164,7 +162,7 @@ def _exists(home: Home, name: str) -> bool:
 def _check_fresh(home: Home) -> None:
     """:raises JournalDamagedError: there was a journal: beside what is left of it a new one would
     take up old rows, or lose staged bytes"""
-    for name in _FRESH_MEANS_NONE_OF:
+    for name in (JOURNAL + "-wal", JOURNAL + "-shm"):
         if _exists(home, name):
             raise JournalDamagedError(home.journal_path, f"it is missing beside its {name!r}")
     folders = [home.staging] + ([home.hidden_staging()] if home.has_hidden_staging() else [])

@@ -199,7 +199,7 @@ class StoreContract(RuleBasedStateMachine):
 
     @rule(file_id=_IDS, worker=_WORKERS)
     def send_cancel(self, file_id: str, worker: int) -> None:
-        """A cancel, of an open transfer or of none."""
+        """A cancel, of an unfinished transfer or of none."""
         self.put(cancel(file_id), worker)
 
     @rule(file_id=_IDS, number=st.integers(1, 6), payload=_PAYLOADS, worker=_WORKERS)

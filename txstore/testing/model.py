@@ -83,7 +83,7 @@ Expected = Answer | Refusal
 
 @dataclass(frozen=True)
 class Unfinished:
-    """An open transfer: the segments recorded so far."""
+    """An unfinished transfer: the segments recorded so far."""
 
     segments: tuple[bytes, ...]
 
@@ -94,7 +94,7 @@ class Unfinished:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a store remembers of a final message that it carried out."""
+    """What a store remembers of a last message that it carried out."""
 
     file_id: str
     number: int
@@ -109,8 +109,8 @@ class State:
     """What is known of a store from outside.
 
     :ivar files: path relative to the storage dir -> content
-    :ivar unfinished: id -> open transfer
-    :ivar finished: final messages carried out
+    :ivar unfinished: id -> unfinished transfer
+    :ivar finished: last messages carried out
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
