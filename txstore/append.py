@@ -11,7 +11,7 @@ from contextlib import suppress
 from txstore.clock import Moment
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.records import Records
-from txstore.journal.rows import Transfer
+from txstore.journal.rows import OVERLAPPED, Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.options import Durability
 from txstore.segment import SegmentRequest
@@ -44,10 +44,13 @@ class Appender:
 
     def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
         """Whether taking a segment will make staged bytes durable."""
+        # A row of ours in between would be lost together with a segment that was promised; and
+        # after a failed flush nobody else would write these bytes again.
+        if row.overlapped:
+            return True
         if request.store is not None:
             return self._level.keeps_files or row.durable_segments > 0
-        # A row of ours in between would be lost together with a segment that was promised.
-        if self._level.keeps_segments or row.overlapped:
+        if self._level.keeps_segments:
             return True
         grown = row.offset + len(request.payload) - row.durable_offset
         return self._level.keeps_files and grown >= _DURABLE_POINT
@@ -127,7 +130,7 @@ class Appender:
         elif overlaps and new.is_verifiable:
             self._record_while_flushing(row, new, staged, lock, at, deadline)
         else:
-            self._record_durably(row, new, staged, deadline)
+            self._record_durably(row, new, staged, at, deadline)
 
     def repeat(
         self,
@@ -156,13 +159,13 @@ class Appender:
         elif row.durable:
             self._records.flush(deadline)
         else:
-            self._record_durably(row, row.touched(at), staged, deadline)
+            self._record_durably(row, row.touched(at), staged, at, deadline)
 
     def _record_durably(
-        self, old: Transfer, new: Transfer, staged: StagedFile, deadline: Deadline
+        self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
     ) -> None:
         """Flush the staged bytes, then record the row, then flush that: never the row first."""
-        staged.flush()
+        self._transfers.flush(old, staged.flush, at, deadline)
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
         durable = new.made_durable()
@@ -185,7 +188,7 @@ class Appender:
         bytes of its last segment, which then do not verify, and nobody was told of it.  That they
         are durable the row will say with the next segment; until then a note does.
         """
-        overlapped = new._replace(overlapped=1)
+        overlapped = new._replace(overlapped=OVERLAPPED)
         self._transfers.save(old, overlapped, deadline)
         self._records.start_flush()
         try:

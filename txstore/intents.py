@@ -166,7 +166,7 @@ class Intents:
             if staged.size > size:
                 staged.write(size, b"")  # a power loss can undo a cut that was not flushed
             if to_flush:
-                staged.flush()
+                self._transfers.flush(row, staged.flush, at, deadline)
                 fit = row.touched(at)._replace(publish_flushed=1)
                 self._transfers.save(row, fit, deadline)
                 row = fit

@@ -145,13 +145,13 @@ class Publisher:
         :raises OSError: likewise, or the intent stays for recovery to settle
         """
         # Somebody was promised that these segments survive: the rename must not cost them.
-        flushed = self._keeps or row.durable_segments > 0
+        flushed = self._keeps or row.durable_segments > 0 or row.overlapped > 0
         with self.opened(place, claim.name, request.given_id) as parents:
             staged.write(row.offset, request.payload)
             staged.cut(claim.size)
             staged.set_mode(self._staging.published_mode())
             if flushed:
-                staged.flush_all()
+                self._transfers.flush(row, staged.flush_all, at, deadline)
             intent = row.touched(at)._replace(
                 publish_path=os.fsencode(claim.path),
                 publish_place=place_bytes(place),

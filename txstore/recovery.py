@@ -20,7 +20,7 @@ from txstore.errors import (
 from txstore.home import Home
 from txstore.intents import Intents
 from txstore.journal.records import Records
-from txstore.journal.rows import Transfer
+from txstore.journal.rows import OVERLAPPED, Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.segment import FileClaim
 from txstore.staged import StagedFile
@@ -92,12 +92,15 @@ class Recovery:
         if row is None:
             return None
         same_boot = self._home.is_this_boot(row.written_boot)
-        if row.overlapped:
+        if row.overlapped == OVERLAPPED:
             row = self._decided(row, lock, same_boot, at, deadline)
         try:
             staged = self._staging.open(row)
         except StagingDamagedError:
-            if same_boot:
+            # A device that was lost, and mounted again in this boot, can have lost bytes that were
+            # being flushed when the row was recorded: nobody was told of them.
+            lost = row.overlapped and self._staging.has(row.staging, row.durable_offset)
+            if same_boot and not lost:
                 raise
             return self._go_back(row, at, deadline)
         # What has to be copied is flushed as ours from then on: verified before, as in `make_own`.
@@ -216,9 +219,7 @@ class Recovery:
             if not verified:
                 staged.close()
                 return self._go_back(row, at, deadline)
-            fit = row.touched(at)._replace(inode=staged.inode)
-            if moved:
-                fit = fit._replace(durable_segments=0, durable_offset=0, durable_state=None)
+            fit = row.touched(at).in_file(staged.inode)
             self._transfers.save(row, fit, deadline)
         except BaseException:
             staged.close()
@@ -239,7 +240,7 @@ class Recovery:
                 staged = None
             if staged is not None:
                 hasher, recorded = digest.new(), digest.digest_of(back.state, back.offset)
-                back = back._replace(inode=staged.inode)
+                back = back.in_file(staged.inode)
                 try:
                     whole = staged.hash_to(hasher, back.offset)
                     # Without a recorded hash (no OpenSSL) the flush before is trusted.

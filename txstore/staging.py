@@ -209,13 +209,12 @@ class Staging:
                 self._disk.close(fd)
         self.remove(name)
 
-    def has(self, name: str) -> bool:
-        """Whether a staging file's name is there."""
+    def has(self, name: str, size: int = 0) -> bool:
+        """Whether a staging file is there, with at least ``size`` bytes."""
         try:
-            self._disk.stat(name, dir_fd=self.folder(name))
+            return self._disk.stat(name, dir_fd=self.folder(name)).st_size >= size
         except FileNotFoundError:
             return False
-        return True
 
     def folder(self, name: str) -> int:
         """Descriptor of the folder that a staging file lies in."""

@@ -5,6 +5,10 @@ Whoever calls holds the transfer's lock, or, where its row has an intent, the na
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
+
+from txstore.clock import Moment
 from txstore.errors import StagingDamagedError
 from txstore.home import Home
 from txstore.journal.records import Records
@@ -30,6 +34,23 @@ class Transfers:
         """
         if not self._records.save(old, new, deadline):
             raise self.taken_over(old)
+
+    def flush(
+        self, row: Transfer, flush: Callable[[], None], at: Moment, deadline: Deadline
+    ) -> None:
+        """Flush staged bytes, and put the row in doubt where that fails: a later flush would
+        succeed without them, so whoever goes on, at whatever level, stages anew and flushes what
+        was recorded and is not durable.
+
+        :param flush: which one, of the transfer's staging file
+        """
+        try:
+            flush()
+        except OSError:
+            if not row.durable:
+                with suppress(OSError):
+                    self._records.save(row, row.doubted(at), deadline)
+            raise
 
     def drop(self, row: Transfer, deadline: Deadline) -> bool:
         """End a transfer: first its row, then its bytes, so that no row is without them.

@@ -1,8 +1,8 @@
 """Overlapped: a row that was recorded while the bytes of its last segment were being flushed.
 
 Its durable point is the segment before, and still the sender may have been told that the last one
-is durable.  Rows of earlier revisions were recorded after their bytes were flushed, or promise
-nothing.
+is durable (1).  Or a flush of its bytes failed, so that whoever goes on has to write and flush them
+anew (2).  Rows without a durable point get the latter: those of revision 0001 may be promised.
 """
 
 from __future__ import annotations
@@ -20,3 +20,5 @@ def upgrade() -> None:
     op.add_column(
         "transfer", sa.Column("overlapped", sa.Integer, nullable=False, server_default="0")
     )
+    transfer = sa.table("transfer", sa.column("overlapped"), sa.column("durable_segments"))
+    op.execute(transfer.update().values(overlapped=2).where(transfer.c.durable_segments == 0))

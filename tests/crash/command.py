@@ -156,7 +156,9 @@ def fault(label: str) -> None:
     """
     folders = Folders()
     try:
-        inject(Injection.of(label, run_of(label.partition("#")[0])), folders, CRASHES)
+        struck = inject(Injection.of(label, run_of(label.partition("#")[0])), folders, CRASHES)
+        if not struck:
+            sys.exit("There is no such call in that run: nothing failed.")
     finally:
         folders.close()
 
@@ -194,8 +196,10 @@ def main() -> None:
     logging.disable(logging.WARNING)  # of what crashes took
     if given.command == "replay":
         replay(given.label)
+        _say("nothing is broken")
     elif given.command == "fault":
         fault(given.label)
+        _say("nothing is broken")
     elif given.command == "hunt":
         found = hunt(given.run, given.seconds, given.opening, given.again, given.faults)
         _say(found or "nothing is broken")

@@ -50,6 +50,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "chmod_folder": (_IO,),
     "list_folder": (_IO, errno.EMFILE),
     "try_lock": (errno.ENOLCK,),
+    "unlock": (_IO,),
     "last_holder": (_IO,),
     "sign": (_FULL,),
     "close": (_IO,),

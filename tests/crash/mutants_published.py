@@ -10,7 +10,7 @@ PUBLISHED = [
         "publish.py",
         """\
             if flushed:
-                staged.flush_all()
+                self._transfers.flush(row, staged.flush_all, at, deadline)
 """,
         "",
         ("brief/segment",),
@@ -18,12 +18,8 @@ PUBLISHED = [
     Mutant(
         "flush of a finished file's mode",
         "publish.py",
-        """\
-                staged.flush_all()
-""",
-        """\
-                staged.flush()
-""",
+        "                self._transfers.flush(row, staged.flush_all, at, deadline)",
+        "                self._transfers.flush(row, staged.flush, at, deadline)",
         ("brief/segment",),
     ),
     Mutant(

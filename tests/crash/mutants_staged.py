@@ -37,7 +37,7 @@ STAGED = [
         "flush of a later segment's bytes",
         "append.py",
         """\
-        staged.flush()
+        self._transfers.flush(old, staged.flush, at, deadline)
         if old.durable_segments == 0:""",
         "        if old.durable_segments == 0:",
         ("brief below in between/segment", "brief mixed/segment"),
@@ -66,7 +66,7 @@ STAGED = [
         "append.py",
         """\
         else:
-            self._record_durably(row, row.touched(at), staged, deadline)""",
+            self._record_durably(row, row.touched(at), staged, at, deadline)""",
         """\
         else:
             self._records.flush(deadline)""",
@@ -171,8 +171,8 @@ STAGED = [
     Mutant(
         "an overlapped row says no more than its predecessor",
         "append.py",
-        "overlapped = new._replace(overlapped=1)",
-        "overlapped = new.made_durable()._replace(overlapped=1)",
+        "overlapped = new._replace(overlapped=OVERLAPPED)",
+        "overlapped = new.made_durable()._replace(overlapped=OVERLAPPED)",
         ("brief later/segment",),
     ),
     Mutant(
@@ -217,8 +217,11 @@ STAGED = [
     Mutant(
         "who cannot know an overlapped row to be durable flushes it",
         "append.py",
-        "if self._level.keeps_segments or row.overlapped:",
-        "if self._level.keeps_segments:",
+        """\
+        if row.overlapped:
+            return True
+        if request""",
+        "        if request",
         ("tests/crash/test_overlapping_flushes.py",),
     ),
     Mutant(
@@ -319,6 +322,36 @@ STAGED = [
                     if fits:
                         self._transfers.save""",
         ("tests/crash/test_going_back.py",),
+    ),
+    Mutant(
+        "a failed flush puts its transfer in doubt",
+        "transfers.py",
+        "            if not row.durable:",
+        "            if False:",
+        ("tests/crash/test_failed_flushes.py",),
+    ),
+    Mutant(
+        "what an older version may have promised is published durably",
+        "publish.py",
+        "row.durable_segments > 0 or row.overlapped > 0",
+        "row.durable_segments > 0",
+        ("tests/crash/test_upgrading.py",),
+    ),
+    Mutant(
+        "a failed flush of the log is made good at once",
+        "journal/engine.py",
+        """\
+                    if self._connection.wal is wal:
+                        wal.write_anew()""",
+        "                    pass",
+        ("tests/crash/test_journal_log.py",),
+    ),
+    Mutant(
+        "a failed flush of an intent's bytes puts its transfer in doubt",
+        "intents.py",
+        "                self._transfers.flush(row, staged.flush, at, deadline)",
+        "                staged.flush()",
+        ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
         "what is copied is verified where others staged it",

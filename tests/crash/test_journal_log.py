@@ -188,3 +188,57 @@ def test_a_log_whose_flush_failed_is_written_anew_before_it_is_checkpointed(nth:
         session.do(Send(OTHER, 2, 0))
         session.do(Send(OTHER, 3, 0))
     check_crashes(run, disk.log, range(first, len(disk.log) + 1))
+
+
+class Forgetful(Disk):
+    """One flush of the log fails; then the kernel drops the pages that it could not write."""
+
+    def __init__(self) -> None:
+        self.fails = False
+        self.on_device = b""
+
+    def flush(self, fd: int) -> None:
+        if not is_log(fd):
+            super().flush(fd)
+        elif self.fails:
+            self.fails = False
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        else:
+            now = os.pread(fd, os.fstat(fd).st_size, 0)
+            super().flush(fd)
+            self.on_device = now
+
+    def drop_pages(self, log: Path) -> None:
+        with open(log, "r+b", buffering=0) as file:
+            cached = file.read()
+            device = self.on_device.ljust(len(cached), b"\0")
+            for start in range(0, len(cached), 4096):
+                page = slice(start, start + 4096)
+                if cached[page] != device[page]:
+                    os.pwrite(file.fileno(), device[page], start)
+
+
+def test_a_failed_flush_of_the_log_is_made_good_while_the_kernel_has_its_pages(
+    tmp_path: Path,
+) -> None:
+    """Else SQLite's index leads to frames that are nowhere, and the next checkpoint copies what is
+    in their place into the database."""
+    disk = Forgetful()
+    known = {one: upload(one, one, 10, 10, 10, 10) for one in ("a", "b", "c", "d")}
+    try:
+        with FileStoreManager(tmp_path, disk=disk) as first, FileStoreManager(tmp_path) as second:
+            for number in (1, 2):
+                for one in known.values():
+                    first.store_segment(message(one, number))
+            disk.fails = True
+            with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                first.store_segment(message(known["a"], 3))
+            disk.drop_pages(tmp_path / ".workdir" / "journal.db-wal")
+            second.store_segment(message(known["b"], 3))
+        with FileStoreManager(tmp_path) as after:
+            found = {one.file_id: one.segments_received for one in after.transfers()}
+    except OSError as error:
+        raise broken(1, f"the journal is damaged: {error}") from error
+    for file_id, acked in {"a": 2, "b": 3, "c": 2, "d": 2}.items():
+        if found.get(file_id, 0) < acked:
+            raise broken(1, f"{file_id}: {acked} acked segments, {found.get(file_id, 0)} left")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,31 @@ def test_an_older_note_says_nothing_where_the_device_was_mounted_anew(tmp_path: 
     with FileStoreManager(tmp_path, disk=Mounted(2)) as other:
         if segments(other, FOUR) != 3 or segments(other, FOUR) != 3:
             raise broken(1, f"3 segments were acked, {segments(other, FOUR)} are there")
+
+
+def test_bytes_that_a_device_lost_in_the_same_boot_take_no_acknowledged_segment(
+    tmp_path: Path,
+) -> None:
+    """It kept the row that was recorded while they were being flushed."""
+    faults = FaultPlan()
+    died = FaultyDisk(faults)
+    store = FileStoreManager(tmp_path, disk=died)
+    for number in (1, 2):
+        store.store_segment(message(FOUR, number))
+    [staged] = (tmp_path / ".workdir" / "staging").iterdir()
+    size = staged.stat().st_size
+    faults.crash("flush", path="staging")
+    with pytest.raises(SimulatedCrash):
+        store.store_segment(message(FOUR, 3))
+    died.bury()
+    os.truncate(staged, size)
+    with FileStoreManager(tmp_path, disk=Mounted(2)) as other:
+        try:
+            found = segments(other, FOUR)
+        except OSError as error:
+            raise broken(1, f"2 segments were acked; {error}") from error
+        if found != 2:
+            raise broken(1, f"2 segments were acked, {found} are there")
 
 
 def dying(name: str, at: str, number: int, left: Left | None = None, boot: str = "boot-0") -> Left:

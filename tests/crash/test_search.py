@@ -32,6 +32,7 @@ def test_promises_hold_after_every_crash(
 ) -> None:
     tally = Search(run, folders).everything(SHARE, AGAIN)
     record_property(COUNTED, tally.counts())
+    assert tally.states
     if tally.failures:
         shown = [
             f"{replay_command(label)}\n{text}" for label, text in list(tally.failures.items())[:3]

@@ -7,6 +7,7 @@ import random
 import shutil
 from pathlib import Path
 
+import pytest
 from crew import last
 from data import make_journal_0001 as first
 
@@ -58,14 +59,17 @@ def check(state: State, folders: Folders) -> None:
                 raise broken(2, f"{state.label}: {name!r} is not whole")
 
 
-def test_an_upgrade_that_is_cut_off_costs_nothing() -> None:
+@pytest.mark.parametrize("level", ["segment", "none"])
+def test_an_upgrade_that_is_cut_off_costs_nothing(level: str) -> None:
+    """What the older version promised holds, whoever goes on."""
     folders, picker = Folders(), random.Random("upgrade")
     try:
         with folders.one() as root, fixed("upgrade", Clock()):
             make(root)
             disk = SimulatedDisk(root, boot="boot-0")
             base = disk.platter.copy()
-            with FileStoreManager(os.path.join(root, "storage"), disk=disk) as store:
+            storage = os.path.join(root, "storage")
+            with FileStoreManager(storage, disk=disk, durability=level) as store:
                 store.store_segment(FINAL)
         looked = 0
         for state in states(disk.log, base, (), "upgrade", randoms=3):

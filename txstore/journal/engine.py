@@ -176,8 +176,16 @@ class Journal:
                     with self._lock.held(deadline):
                         wal.write_anew()
                     return
-            if wal.flush(deadline, self.path):
-                return
+            try:
+                if wal.flush(deadline, self.path):
+                    return
+            except OSError:
+                # While the kernel still has the pages: once it has dropped them SQLite's index
+                # leads to nothing, and a checkpoint would copy that into the database.
+                with suppress(OSError), _Using(self, deadline), self._lock.held(deadline):
+                    if self._connection.wal is wal:
+                        wal.write_anew()
+                raise
 
     def start_flush(self) -> None:
         """Have the kernel begin what the next ``flush`` waits for."""

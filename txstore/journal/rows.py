@@ -7,6 +7,10 @@ from typing import Any, NamedTuple
 from txstore import digest
 from txstore.clock import Moment
 
+#: Values of ``overlapped``: recorded while its last segment's bytes were being flushed; or a flush
+#: of its bytes failed, so that the kernel may hold them for clean and the next would do nothing.
+OVERLAPPED, DOUBTED = 1, 2
+
 
 class Transfer(NamedTuple):
     """A row of an unfinished transfer; columns as in ``schema.transfer``."""
@@ -111,6 +115,16 @@ class Transfer(NamedTuple):
             durable_last_size=self.last_size,
             durable_state=self.state,
         )
+
+    def in_file(self, inode: int) -> Transfer:
+        """The same, its bytes being in that file: nothing of another one is known to be durable."""
+        if inode == self.inode:
+            return self
+        return self._replace(inode=inode, durable_segments=0, durable_offset=0, durable_state=None)
+
+    def doubted(self, at: Moment) -> Transfer:
+        """The same after a flush of its bytes failed."""
+        return self.stamped(at)._replace(overlapped=DOUBTED)
 
     def at_durable_point(self) -> Transfer:
         """The same, gone back to what was flushed."""

@@ -67,7 +67,7 @@ transfer = sa.Table(
     sa.Column("durable_last_size", sa.Integer, nullable=False, server_default="0"),
     sa.Column("durable_state", sa.LargeBinary),
     sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
-    # whether the row was recorded while its last segment's bytes were being flushed
+    # 1: recorded while its last segment's bytes were being flushed; 2: a flush of them failed
     sa.Column("overlapped", sa.Integer, nullable=False, server_default="0"),
 )
 
