@@ -50,10 +50,12 @@ class Appender:
             return True
         if request.store is not None:
             return self._level.keeps_files or row.durable_segments > 0
-        if self._level.keeps_segments:
-            return True
-        grown = row.offset + len(request.payload) - row.durable_offset
-        return self._level.keeps_files and grown >= _DURABLE_POINT
+        return self._level.keeps_segments or self._is_too_much(row, len(request.payload))
+
+    def _is_too_much(self, row: Transfer, more: int) -> bool:
+        """Whether too many bytes would be at stake with some more."""
+        at_stake = row.offset + more - row.durable_offset
+        return self._level.keeps_files and at_stake >= _DURABLE_POINT
 
     def begin(
         self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
@@ -154,12 +156,12 @@ class Appender:
             self._transfers.save(row, active, deadline)
             row = staged.row = active
         # Who recorded it may have died before its flush, or have had a lower level.
-        if not self._level.keeps_segments:
-            self._records.verify(deadline)
-        elif row.durable:
+        if row.durable and self._level.keeps_files:
             self._records.flush(deadline)
-        else:
+        elif self._level.keeps_segments or self._is_too_much(row, 0):
             self._record_durably(row, row.touched(at), staged, at, deadline)
+        else:
+            self._records.verify(deadline)
 
     def _record_durably(
         self, old: Transfer, new: Transfer, staged: StagedFile, at: Moment, deadline: Deadline

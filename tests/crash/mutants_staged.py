@@ -65,11 +65,11 @@ STAGED = [
         "a repeat makes durable what it rests on",
         "append.py",
         """\
-        else:
-            self._record_durably(row, row.touched(at), staged, at, deadline)""",
+            self._record_durably(row, row.touched(at), staged, at, deadline)
+        else:""",
         """\
-        else:
-            self._records.flush(deadline)""",
+            self._records.flush(deadline)
+        else:""",
         ("brief mixed/segment",),
     ),
     Mutant(
@@ -300,8 +300,22 @@ STAGED = [
     Mutant(
         "the durable point at level file",
         "append.py",
-        "return self._level.keeps_files and grown >= _DURABLE_POINT",
+        "return self._level.keeps_files and at_stake >= _DURABLE_POINT",
         "return False",
+        ("tests/crash/test_going_back.py",),
+    ),
+    Mutant(
+        "a repeat at level file flushes a durable point",
+        "append.py",
+        "if row.durable and self._level.keeps_files:",
+        "if row.durable and self._level.keeps_segments:",
+        ("tests/crash/test_going_back.py",),
+    ),
+    Mutant(
+        "a repeat at level file makes a durable point",
+        "append.py",
+        "elif self._level.keeps_segments or self._is_too_much(row, 0):",
+        "elif self._level.keeps_segments:",
         ("tests/crash/test_going_back.py",),
     ),
     Mutant(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from crash.workloads import FOUR, A
 from txstore import FileStoreManager, append
 from txstore.disk import Disk
 from txstore.errors import SequenceError
+from txstore.testing.faults import FaultPlan
 from txstore.testing.powerloss import Platter
 
 THREE = upload("three", "three.bin", 7, 11, 5)
@@ -64,14 +66,25 @@ def test_in_a_boot_that_is_not_known_a_file_that_was_not_flushed_is_read(
         raise broken(4, "three: answered as stored, and is not there whole")
 
 
+@pytest.mark.parametrize("how", ["taken", "recorded by level none", "recorded by a failed call"])
 def test_at_level_file_no_more_is_lost_than_since_the_durable_point(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
+    """Nor where the last answer is to a repeat."""
     monkeypatch.setattr(append, "_DURABLE_POINT", 1000)  # the real one needs a file of 64 MiB
-    with scene("bounded", "file") as (session, disk):
+    plan = FaultPlan()
+    with scene("bounded", "file", faults=plan) as (session, disk):
         session.do(Open())
+        session.do(Open(1, "none"))
         for number in (1, 2, 3):
-            session.do(Send(FOUR, number))
+            session.do(Send(FOUR, number, int(how == "recorded by level none")))
+            if number == 2 and how == "recorded by a failed call":
+                plan.fail("flush", errno.EIO, path="wal", forever=True)
+                with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+                    session.do(Send(FOUR, 3))
+                plan.clear()
+        if how == "recorded by level none":
+            session.do(Send(FOUR, 3))
         log = list(disk.log)
     staged = sum(map(len, FOUR.parts[:3]))
     for state in states(log, Platter(), (), "bounded", randoms=4, only={max(acks(log))}):

@@ -160,9 +160,10 @@ def test_a_worker_that_comes_after_a_failed_flush_of_the_log() -> None:
     with scene(run.name, faults=plan) as (session, disk):
         session.do(Open(0))
         session.do(Send(FOUR, 1, 0))
-        plan.fail("flush", errno.EIO, path="wal")
+        plan.fail("flush", errno.EIO, path="wal", forever=True)
         with pytest.raises(OSError, match="Input/output error"):
             session.do(Send(FOUR, 2, 0))
+        plan.clear()
         session.do(Open(1))  # while the first one is still there
         session.do(Send(FOUR, 2, 1))
         log = list(disk.log)
@@ -178,10 +179,11 @@ def test_a_log_whose_flush_failed_is_written_anew_before_it_is_checkpointed(nth:
         session.do(Send(OTHER, 1, 0))
         session.do(Send(FOUR, 2, 0))
         session.do(Send(FOUR, 3, 0))
-        failed = plan.fail("flush", errno.EIO, path="wal", nth=nth)
+        failed = plan.fail("flush", errno.EIO, path="wal", nth=nth, forever=True)
         with pytest.raises(OSError, match="Input/output error"):
             session.do(Send(FOUR, 4, 0))
         assert failed.done
+        plan.clear()
         first = len(disk.log)
         session.do(Close(0))
         session.do(Open(0))

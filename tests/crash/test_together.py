@@ -36,7 +36,7 @@ class Meeting(Disk):
             return
         self.arrived.set()
         with suppress(threading.BrokenBarrierError):  # the other waits for a lock, as it should
-            self._barrier.wait(1.5)
+            self._barrier.wait(4.0)
         self.met = True
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
