@@ -1,18 +1,26 @@
 """What the crash tests looked at is told at the end of a run, added up over all its processes; and
-the folder of a storage, which need not be there yet."""
+the folder of a storage, which need not be there yet, and what opens stores over it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from counted import COUNTED
+from support import OpenStore, opened_stores
 
 
 @pytest.fixture
 def storage(tmp_path: Path) -> Path:
     return tmp_path / "storage"
+
+
+@pytest.fixture
+def manager(storage: Path) -> Iterator[OpenStore]:
+    with opened_stores(storage) as open_store:
+        yield open_store
 
 
 @pytest.hookimpl(trylast=True)

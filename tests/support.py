@@ -131,6 +131,10 @@ def outcome(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | Exce
 # --- a store seen from outside -------------------------------------------------------------------
 
 
+def journal_of(storage: Path) -> Path:
+    return storage / ".workdir" / "journal.db"
+
+
 class Entry(NamedTuple):
     """One name in a folder; ``content`` is a file's bytes or a link's target."""
 

@@ -7,7 +7,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,6 @@ from support import (
     folders,
     in_process,
     message,
-    opened_stores,
     outcome,
     published,
     request,
@@ -45,12 +44,6 @@ OTHER = random.Random("something else").randbytes(10_000)
 ONE, SEVERAL = 10_000, 4000  # bytes a segment: the file comes in one, or in three
 
 in_one_and_in_several = pytest.mark.parametrize("size", [ONE, SEVERAL], ids=["one", "several"])
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[OpenStore]:
-    with opened_stores(tmp_path / "storage") as open_store:
-        yield open_store
 
 
 def changed(one: PlainMessage, **fields: Any) -> PlainMessage:

@@ -19,7 +19,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from crew import Worker, apart, bytes_below, cancel, cut, last, segment, visible
 from seam import WatchedDisk
-from support import LEVELS, at_each_level
+from support import LEVELS, at_each_level, journal_of
 
 from txstore import FileStoreManager
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
@@ -210,10 +210,6 @@ def fill(store: FileStoreManager | Worker) -> None:
     store.store_segment(segment("open", 1, DATA))
     for message in cut(DATA, 3, file_id="done", name="folder/done"):
         store.store_segment(message)
-
-
-def journal_of(storage: Path) -> Path:
-    return storage / ".workdir" / "journal.db"
 
 
 def refuse(storage: Path, error: type[JournalError], *, twice: bool = True) -> JournalError:

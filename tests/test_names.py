@@ -23,7 +23,6 @@ from support import (
     get_own_mounts,
     in_process,
     mount,
-    opened_stores,
     outcome,
     published,
     send,
@@ -44,12 +43,6 @@ DATA = b"the file's bytes"
 ONE, SEVERAL = len(DATA), 6
 
 in_one_and_in_several = pytest.mark.parametrize("size", [ONE, SEVERAL], ids=["one", "several"])
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[OpenStore]:
-    with opened_stores(tmp_path / "storage") as open_store:
-        yield open_store
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import inspect
 import itertools
 import pickle
 from collections import OrderedDict, UserDict
-from collections.abc import Iterator
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,7 +19,6 @@ from support import (
     claim,
     everything,
     message,
-    opened_stores,
     outcome,
     published,
     request,
@@ -43,12 +41,6 @@ ABSENT = object()
 #: A buffer whose owner has taken it back.
 GONE = memoryview(b"third")
 GONE.release()
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[OpenStore]:
-    with opened_stores(tmp_path / "storage") as open_store:
-        yield open_store
 
 
 @pytest.fixture

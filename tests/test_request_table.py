@@ -7,8 +7,6 @@ import mmap
 import os
 import random
 import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,6 @@ from support import (
     claim,
     everything,
     message,
-    opened_stores,
     outcome,
     published,
     request,
@@ -33,12 +30,6 @@ from txstore.errors import FileMismatchError, SequenceError
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 DATA = random.Random("request table").randbytes(10_000)
-
-
-@pytest.fixture
-def manager(tmp_path: Path) -> Iterator[OpenStore]:
-    with opened_stores(tmp_path / "storage") as open_store:
-        yield open_store
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ import pytest
 from crew import Worker, WorkerDiedError, cut, last, segment, staging_files, visible, wait_for
 from data import make_journal_0001 as first
 from seam import Pause, PausingDisk, WatchedDisk
-from support import at_each_level, sha256
+from support import at_each_level, journal_of, sha256
 
 from txstore import FileStoreManager
 from txstore.errors import LockTimeoutError, SequenceError
@@ -52,10 +52,6 @@ def quiet(storage: Path) -> Path:
         connection.execute("DELETE FROM transfer WHERE file_id = ?", (first.LEFT,))
     (storage / ".workdir" / "staging" / first.LEFT_STAGING).unlink()
     return storage
-
-
-def journal_of(storage: Path) -> Path:
-    return storage / ".workdir" / "journal.db"
 
 
 def content(journal: Path) -> list[str]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dxl_broker import DxlBroker
 from fabric_broker import (
+    PATIENCE,
     Broker,
     Certificates,
     MakeFile,
@@ -20,7 +21,7 @@ from fabric_broker import (
     wait_until,
 )
 
-from txstore.dxl import Link
+from txstore.dxl import FileTransferService, Link
 
 
 @pytest.fixture(scope="session")
@@ -122,3 +123,25 @@ def make_file(tmp_path: Path) -> MakeFile:
         return path
 
     return make
+
+
+@pytest.fixture
+def service_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
+    return broker.config_dir(tmp_path / "service", {"storageDir": storage})
+
+
+@pytest.fixture
+def service(service_dir: Path) -> Iterator[FileTransferService]:
+    """The service in this process."""
+    with FileTransferService(service_dir) as service:
+        assert service.run(PATIENCE)
+        yield service
+        assert service.stop()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file of a few segments."""
+    path = tmp_path / "file.bin"
+    path.write_bytes(bytes(range(256)) * 4)
+    return path

@@ -10,11 +10,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fabric_broker import PATIENCE, Broker, MakeFile, wait_until
+from fabric_broker import PATIENCE, MakeFile, wait_until
 
 from txstore.dxl import FileSender, FileTransferService, Link
 
@@ -62,19 +61,6 @@ class Command:
 def run(*arguments: object) -> tuple[int, str]:
     """A command's exit code and output."""
     return Command(*arguments).end()
-
-
-@pytest.fixture
-def service_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
-    return broker.config_dir(tmp_path / "service", {"storageDir": storage})
-
-
-@pytest.fixture
-def service(service_dir: Path) -> Iterator[FileTransferService]:
-    with FileTransferService(service_dir) as service:
-        assert service.run(PATIENCE)
-        yield service
-        assert service.stop()
 
 
 @pytest.mark.usefixtures("service")

@@ -46,13 +46,6 @@ def run(link: LocalLink, monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file.bin"
-    path.write_bytes(bytes(range(256)) * 4)
-    return path
-
-
 def test_a_file_whose_name_is_no_text_does_not_stop_the_others(
     run: Run, tmp_path: Path, path: Path
 ) -> None:

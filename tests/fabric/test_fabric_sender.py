@@ -7,7 +7,7 @@ import hashlib
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,19 +45,6 @@ with Link(config_dir, answer_timeout=2.0, retry_for=60.0) as link:
 """
 
 StoreHandler = Callable[[Any], Any]
-
-
-@pytest.fixture
-def service_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
-    return broker.config_dir(tmp_path / "service", {"storageDir": storage})
-
-
-@pytest.fixture
-def service(service_dir: Path) -> Iterator[FileTransferService]:
-    with FileTransferService(service_dir) as service:
-        assert service.run(PATIENCE)
-        yield service
-        assert service.stop()
 
 
 def at(offset: int, act: Callable[[], object]) -> Callable[[SendProgress], None]:

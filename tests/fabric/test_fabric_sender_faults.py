@@ -37,13 +37,6 @@ def _no_pauses() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    path = tmp_path / "file.bin"
-    path.write_bytes(bytes(range(256)) * 4)
-    return path
-
-
 @settings(max_examples=1000 if FULL else 50, deadline=None)
 @given(
     size=st.integers(0, 50),
