@@ -24,10 +24,16 @@ NEW = upload("new", "same.bin", 900, 800)
 
 
 class Meeting(Disk):
-    """Lets two threads meet at a call, if both get there within a moment."""
+    """Lets two threads meet at a call, if both get there within a moment.
 
-    def __init__(self, call: str, barrier: threading.Barrier) -> None:
+    :param renamed: set by the rename of the first to go on, which the other waits for after that
+    """
+
+    def __init__(
+        self, call: str, barrier: threading.Barrier, renamed: threading.Event, *, first: bool
+    ) -> None:
         self._call, self._barrier = call, barrier
+        self._renamed, self._first = renamed, first
         self.met = False
         self.arrived = threading.Event()
 
@@ -37,6 +43,8 @@ class Meeting(Disk):
         self.arrived.set()
         with suppress(threading.BrokenBarrierError):  # the other waits for a lock, as it should
             self._barrier.wait(4.0)
+            if call == "rename" and not self._first:
+                self._renamed.wait(4.0)
         self.met = True
 
     def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
@@ -49,11 +57,15 @@ class Meeting(Disk):
         if target != "none":
             self._meet("rename")
         super().rename(source, target, source_dir=source_dir, target_dir=target_dir)
+        if self._first:
+            self._renamed.set()
 
 
 def _together(storage: Path, call: str, first: Upload, second: Upload, number: int) -> list[object]:
     barrier = threading.Barrier(2)
-    disks = [Meeting(call, barrier) for _ in range(2)]
+    # Who comes later is the first to go on.
+    renamed = threading.Event()
+    disks = [Meeting(call, barrier, renamed, first=first) for first in (False, True)]
     managers = [FileStoreManager(storage, disk=disk) for disk in disks]
 
     def send(index: int, what: Upload) -> object:
