@@ -61,7 +61,7 @@ Refusal = type[Exception]
 MEMORY = "/dev/shm"
 
 
-@dataclass
+@dataclass(eq=False)
 class Done:
     """A last message that was carried out, and what became of its file."""
 
@@ -109,8 +109,10 @@ class Model:
         stated = int(sent.other_fields["size"]), sent.other_fields["hash_sha256"].lower()
         matches = stated == (len(whole), sha256(whole))
         if not (parts and in_turn and matches):
-            for done in self.done:
-                if self.is_repeat(done, file_id, sent):
+            same = [done for done in self.done if self.is_same(done, file_id, sent)]
+            # A file in one segment may have been stored again since: the latest tells.
+            for done in same if number > 1 else same[-1:]:
+                if number > 1 or done.as_published or self.is_overtaken(done):
                     return done.answer
         if not in_turn:
             return RepeatMismatchError if number == len(parts) else SequenceError
@@ -132,21 +134,24 @@ class Model:
             self.folders.add(place)
         return answer
 
-    def is_repeat(self, done: Done, file_id: str, sent: PlainMessage) -> bool:
+    @staticmethod
+    def is_same(done: Done, file_id: str, sent: PlainMessage) -> bool:
         old, new = done.sent.other_fields, sent.other_fields
-        same = done.answer["file_id"] == file_id and sent.payload == done.sent.payload
-        for field, meaning in (
-            ("segment_number", int),
-            ("name", lexical),
-            ("size", int),
-            ("hash_sha256", str.lower),
-        ):
-            same = same and meaning(old[field]) == meaning(new[field])
-        if not same:
+        if done.answer["file_id"] != file_id or sent.payload != done.sent.payload:
             return False
+        return all(
+            meaning(old[field]) == meaning(new[field])
+            for field, meaning in (
+                ("segment_number", int),
+                ("name", lexical),
+                ("size", int),
+                ("hash_sha256", str.lower),
+            )
+        )
+
+    def is_overtaken(self, done: Done) -> bool:
         later = self.done[self.done.index(done) + 1 :]
-        overtaken = any(one.place == done.place for one in later)
-        return int(new["segment_number"]) > 1 or done.as_published or overtaken
+        return any(one.place == done.place for one in later)
 
     @staticmethod
     def answer(file_id: str, number: int, result: str | None = None) -> dict[str, Any]:
