@@ -7,6 +7,7 @@ them, so the ratios between them hold where the times themselves do not.
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import statistics
@@ -177,6 +178,11 @@ def measure(case: Case, folder: Path, unit: Subject | None) -> Result:
             subjects[UNIT] = unit
         batches: dict[str, list[list[float]]] = {name: [] for name in subjects}
         warm_up = case.rounds > 1
+        # What the cases before have left is not to be walked by Python's collector on whose bill
+        # it happens to be: that took 20 ms.
+        gc.collect()
+        gc.freeze()
+        stack.callback(gc.unfreeze)
         for turn in range(case.rounds + warm_up):
             for name in _rotated(subjects, turn):
                 if case.flushes or name == UNIT:
