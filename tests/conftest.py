@@ -18,8 +18,8 @@ def storage(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manager(storage: Path) -> Iterator[OpenStore]:
-    with opened_stores(storage) as open_store:
+def manager(tmp_path: Path) -> Iterator[OpenStore]:
+    with opened_stores(tmp_path / "storage") as open_store:
         yield open_store
 
 
