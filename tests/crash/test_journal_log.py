@@ -12,10 +12,11 @@ import pytest
 
 from crash.oracle import broken
 from crash.scenes import acks, check_crashes, run_of, scene
-from crash.steps import Close, Open, Send, message, upload
+from crash.steps import Close, Open, Send, Upload, message, upload
 from crash.workloads import FOUR
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.errors import LockTimeoutError
 from txstore.testing.faults import FaultPlan
 
 OTHER = upload("other", "other.bin", 1500, 700, 900, 800)
@@ -74,6 +75,38 @@ def test_a_flush_that_began_before_a_commit_does_not_serve_it(tmp_path: Path) ->
         disk.armed = False
     if told != {"a": 3, "b": errno.EIO}:
         raise broken(6, f"answered {told}: b's commit was in no flush that succeeded")
+
+
+def test_who_waits_for_anothers_flush_of_the_log_waits_no_longer_than_a_call_may(
+    tmp_path: Path,
+) -> None:
+    """Also where nothing failed but the waiting."""
+    disk = HeldUp()
+    one, other = upload("a", "a", 10, 10, 10), upload("b", "b", 10, 10, 10)
+    told: dict[str, object] = {}
+
+    def send(what: Upload) -> None:
+        try:
+            told[what.name] = store.store_segment(message(what, 2)).segments_received
+        except OSError as error:
+            told[what.name] = type(error)
+
+    with FileStoreManager(tmp_path, disk=disk, lock_timeout=0.5) as store:
+        for what in (one, other):
+            store.store_segment(message(what, 1))
+        disk.armed = True
+        first, second = (threading.Thread(target=send, args=(what,)) for what in (one, other))
+        first.start()
+        assert disk.began.wait(PATIENCE)
+        second.start()
+        second.join(PATIENCE / 2)
+        late = second.is_alive()
+        disk.go_on.set()
+        first.join()
+        second.join()
+        disk.armed = False
+    if late or told != {"a": 2, "b": LockTimeoutError}:
+        raise broken(7, f"answered {told}, late: {late}")
 
 
 class Pausing(Disk):

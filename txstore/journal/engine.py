@@ -179,6 +179,8 @@ class Journal:
             try:
                 if wal.flush(deadline, self.path):
                     return
+            except LockTimeoutError:
+                raise  # another thread is at it; waiting for it once more would know no bound
             except OSError:
                 # While the kernel still has the pages: once it has dropped them SQLite's index
                 # leads to nothing, and a checkpoint would copy that into the database.
