@@ -228,27 +228,28 @@ class Home:
     def _flush_above(self, path: str) -> None:
         real = os.path.realpath(path)
         device = self.disk.stat(real).st_dev
+        own = self.storage if path == self.storage_dir else self.working
         while real != (real := os.path.dirname(real)):
             if self.disk.stat(real).st_dev != device:
                 return  # a mount point: its name is another file system's business
             fd = self.disk.open_folder(real, follow=True)
             try:
-                own = self.storage if path == self.storage_dir else self.working
                 if not self.flush_folder(fd, own):
                     return
             finally:
                 self.disk.close(fd)
 
-    def flush_folder(self, fd: int, own: int) -> bool:
+    def flush_folder(self, fd: int, own: int | None = None) -> bool:
         """Make the names in a folder durable; ``False``: it had to be all of its file system.
 
-        :param own: a folder on the same file system that this user may list
+        :param own: a folder on the same file system that this user may list; ``None``: it is the
+            storage dir's
         """
         try:
             self.disk.flush_folder(fd)
         except PermissionError:
             # A folder that is not ours to list, like a drop box, may be ours to make others in.
-            self.disk.flush_file_system(own)
+            self.disk.flush_file_system(self.storage if own is None else own)
             return False
         return True
 

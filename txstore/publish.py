@@ -107,7 +107,7 @@ class Publisher:
             finally:
                 staged.close()
             if self._keeps:
-                self._home.flush_folder(parents.folder, self._home.storage)
+                self._home.flush_folder(parents.folder)
         done = Completion(
             file_id=request.file_id,
             segments=1,
@@ -212,7 +212,7 @@ class Publisher:
         careful = self._keeps or row.publish_flushed
         if careful:
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
         # After a power loss in the rename both names may be there; the other one is durable now.
         self._staging.remove(row.staging)
         if careful:
@@ -308,7 +308,7 @@ class Publisher:
         with self._places.look(place) as parents:
             self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
 
     def look(self, row: Transfer) -> AbstractContextManager[Parents]:
         """The parents of the place that an intent wants, none of them made.
@@ -355,7 +355,7 @@ class Publisher:
             with self._mutex:
                 known = key in self._flushed
             if not known:
-                self._home.flush_folder(above, self._home.storage)
+                self._home.flush_folder(above)
                 self._remember(key, below)
 
     def _remember(self, key: _Flushed, folder: int) -> None:

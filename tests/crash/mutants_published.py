@@ -46,7 +46,7 @@ PUBLISHED = [
         "publish.py",
         """\
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
         # After a power loss""",
         """\
             pass
@@ -102,7 +102,7 @@ PUBLISHED = [
         "publish.py",
         """\
             if self._keeps:
-                self._home.flush_folder(parents.folder, self._home.storage)
+                self._home.flush_folder(parents.folder)
 """,
         "",
         ("brief/segment",),
@@ -113,12 +113,12 @@ PUBLISHED = [
         """\
             self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
 
     def look""",
         """\
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
 
     def look""",
         ("brief repeats/segment",),
@@ -129,7 +129,7 @@ PUBLISHED = [
         """\
             self._flush_file(place[-1], parents.folder, forget)
             self._flush_parents(parents)
-            self._home.flush_folder(parents.folder, self._home.storage)
+            self._home.flush_folder(parents.folder)
 
     def look""",
         """\
@@ -252,11 +252,11 @@ PUBLISHED = [
         "a folder is remembered as flushed after its flush",
         "publish.py",
         """\
-                self._home.flush_folder(above, self._home.storage)
+                self._home.flush_folder(above)
                 self._remember(key, below)""",
         """\
                 self._remember(key, below)
-                self._home.flush_folder(above, self._home.storage)""",
+                self._home.flush_folder(above)""",
         ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
