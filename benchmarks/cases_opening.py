@@ -27,6 +27,7 @@ from benchmarks.subjects import (
     upstream,
 )
 from txstore import digest
+from txstore.disk import Disk
 
 _GIB = 1024 * MIB
 
@@ -168,6 +169,14 @@ def _send(folder: Path, level: str, segments: int) -> None:
     os._exit(0)  # as a crash would end it
 
 
+class _Booted(Disk):
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+
+    def boot_id(self) -> str:
+        return self._boot
+
+
 class _Resumed:
     def __init__(self, folder: Path, level: str, segments: int, reboot: bool) -> None:
         self._folder, self._level, self._segments = folder, level, segments
@@ -175,16 +184,12 @@ class _Resumed:
 
     def __call__(self) -> float:
         self._segments += 1
-        if self._reboot:
-            # Another boot each time: what was not flushed is verified.
-            os.environ["TXSTORE_BOOT_ID"] = f"boot-{self._segments}"
-        try:
-            start = time.perf_counter()
-            store = txstore(self._folder, self._level)
-            store.store_segment(plain("big", self._segments, self._payload))
-            taken = time.perf_counter() - start
-        finally:
-            os.environ.pop("TXSTORE_BOOT_ID", None)
+        # Another boot each time: what was not flushed is verified.
+        disk = _Booted(f"boot-{self._segments}") if self._reboot else Disk()
+        start = time.perf_counter()
+        store = txstore(self._folder, self._level, disk)
+        store.store_segment(plain("big", self._segments, self._payload))
+        taken = time.perf_counter() - start
         store.close()
         return taken
 

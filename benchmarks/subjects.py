@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from dxlfiletransferclient.store import FileStoreManager as UpstreamManager
 
 from txstore import FileStoreManager
+from txstore.disk import Disk
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -38,8 +39,8 @@ class Store(Protocol):
     def store_segment(self, message: Any) -> Any: ...
 
 
-def txstore(folder: Path, level: str) -> FileStoreManager:
-    return FileStoreManager(folder, durability=level)
+def txstore(folder: Path, level: str, disk: Disk | None = None) -> FileStoreManager:
+    return FileStoreManager(folder, durability=level, disk=disk)
 
 
 def upstream(folder: Path) -> Store:

@@ -23,6 +23,7 @@ from dxlclient.message import Request
 from hypothesis import settings
 
 from txstore import FileStoreManager, FileStoreSegmentResult
+from txstore.disk import Disk
 from txstore.segment import Message
 
 P = ParamSpec("P")
@@ -62,6 +63,16 @@ def opened_stores(storage_dir: Path) -> Iterator[OpenStore]:
             )
 
         yield open_store
+
+
+class Booted(Disk):
+    """The real disk, in a boot of the machine that has this name."""
+
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
+
+    def boot_id(self) -> str:
+        return self._boot
 
 
 def sha256(data: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from crew import cut, visible
-from support import at_each_level, outcome, send
+from support import Booted, at_each_level, outcome, send
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -42,18 +42,16 @@ def test_transfer_goes_on_beside_a_link_to_its_staging_file(tmp_path: Path, leve
 
 @at_each_level
 def test_transfer_goes_on_beside_a_link_to_its_staging_file_after_a_reboot(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+    tmp_path: Path, level: str
 ) -> None:
     """Its durable segments are promised, whoever goes on."""
     storage = tmp_path / "storage"
     one, two, three, four = cut(DATA, 4, file_id="one", name="file")
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
-    with FileStoreManager(storage, durability="segment") as store:
+    with FileStoreManager(storage, durability="segment", disk=Booted("one")) as store:
         send(store, [one, two, three])
     backup = linked(storage, tmp_path / "backup")
     before = backup.read_bytes()
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
-    with FileStoreManager(storage, durability=level) as store:
+    with FileStoreManager(storage, durability=level, disk=Booted("two")) as store:
         assert store.store_segment(three).segments_received == 3
         assert store.store_segment(four).file_result == "store"
     assert visible(storage) == {"file": DATA}

@@ -11,6 +11,7 @@ from cli_driver import KILL, after_ack, put, run, run_process
 
 from txstore import FileStoreManager
 from txstore.cli.put import transfer_prefix
+from txstore.disk import Disk
 from txstore.segment import require_file_id
 
 SIZE = 4000
@@ -95,12 +96,15 @@ def test_a_file_that_a_power_loss_may_take_is_sent_again_where_more_is_asked_for
 def test_a_file_that_a_power_loss_may_have_taken_is_sent_again(
     source: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "before the power loss")
+    def boot(name: str) -> None:
+        monkeypatch.setattr(Disk, "boot_id", lambda _disk: name)
+
+    boot("before the power loss")
     run(*put(source, storage, "--durability", "none"))
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "after it")
+    boot("after it")
     assert run(*put(source, storage, "--durability", "none")).stdout.startswith("stored")
     assert run(*put(source, storage, "--durability", "file")).stdout.startswith("stored")
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "after another one")
+    boot("after another one")
     assert run(*put(source, storage, "--durability", "segment")).stdout.startswith("already stored")
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support import FULL, at_each_level, published, send, sha256, transfer_messages
+from support import FULL, Booted, at_each_level, published, send, sha256, transfer_messages
 
 from txstore import FileStoreManager, digest
 from txstore.digest import Hasher
@@ -507,15 +507,17 @@ def test_a_process_in_fips_mode_takes_its_turn(tmp_path: Path, level: str) -> No
 
 @with_openssl
 def test_a_reboot_into_a_python_without_openssl_loses_no_acknowledged_segment(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """As into FIPS mode: what is verified after a reboot was promised all the same."""
     *begun, last = transfer_messages(FILE, SIZE)
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
-    with FileStoreManager(tmp_path, durability="segment") as store:
+    with FileStoreManager(tmp_path, durability="segment", disk=Booted("one")) as store:
         send(store, begun)
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
-    with backend("hashlib"), FileStoreManager(tmp_path, durability="segment") as store:
+    rebooted = Booted("two")
+    with (
+        backend("hashlib"),
+        FileStoreManager(tmp_path, durability="segment", disk=rebooted) as store,
+    ):
         found = store.status("transfer")
         assert found is not None
         assert found.segments_received == len(begun)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from support import (
     LEVELS,
+    Booted,
     OpenStore,
     PlainMessage,
     at_each_level,
@@ -474,17 +475,16 @@ def test_a_repeat_leaves_nothing_behind_in_the_newer_transfer(
 
 @pytest.mark.parametrize("level", ["segment", "file"])
 def test_what_a_repeat_was_answered_for_is_known_after_a_reboot(
-    manager: OpenStore, monkeypatch: pytest.MonkeyPatch, level: str
+    manager: OpenStore, level: str
 ) -> None:
     """It was stored at level "none", and replaced by a file that is durable; who is told that it
     is not known sends it once more, over the newer file."""
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
+    before, after = Booted("one"), Booted("two")
     *_, last = messages = transfer_messages(DATA, SEVERAL)
-    send(manager("none"), messages)
-    send(manager(level), transfer_messages(OTHER, SEVERAL, file_id="newer"))
-    assert manager(level).store_segment(last).file_result == "store"
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
-    status = manager(level).status("transfer")
+    send(manager("none", disk=before), messages)
+    send(manager(level, disk=before), transfer_messages(OTHER, SEVERAL, file_id="newer"))
+    assert manager(level, disk=before).store_segment(last).file_result == "store"
+    status = manager(level, disk=after).status("transfer")
     assert status is not None
     assert status.state == "stored"
 

@@ -45,7 +45,8 @@ class Clock:
     def reboot(self, off: float) -> None:
         """A new boot, which takes the wall clock for so many seconds."""
         self.boots += 1
-        self._monkeypatch.setenv("TXSTORE_BOOT_ID", f"boot {self.boots}")
+        boot = f"boot {self.boots}"
+        self._monkeypatch.setattr(Disk, "boot_id", lambda _disk: boot)
         self.wall += off
         self.ticks = 10.0
 

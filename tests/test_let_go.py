@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from crew import last, segment
-from support import at_each_level, descriptors, opened_stores
+from support import Booted, at_each_level, descriptors, opened_stores
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -21,18 +21,14 @@ def staging_descriptors() -> list[str]:
     return [path for path in descriptors() if "/staging/" in path]
 
 
-def test_going_back_that_fails_leaves_no_descriptor(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "one")
-    with FileStoreManager(tmp_path, durability="segment") as store:
+def test_going_back_that_fails_leaves_no_descriptor(tmp_path: Path) -> None:
+    with FileStoreManager(tmp_path, durability="segment", disk=Booted("one")) as store:
         store.store_segment(segment("one", 1, PART))
-    with FileStoreManager(tmp_path, durability="none") as store:
+    with FileStoreManager(tmp_path, durability="none", disk=Booted("one")) as store:
         store.store_segment(segment("one", 2, b""))
         store.store_segment(segment("one", 3, PART))
     [staged] = (tmp_path / ".workdir" / "staging").iterdir()
     os.truncate(staged, len(PART))  # what a power loss may do to what was not flushed
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "two")
     faults = FaultPlan()
     with FileStoreManager(tmp_path, durability="segment", disk=FaultyDisk(faults)) as store:
         for call, path in (("pread", "/staging/"), ("statement", "UPDATE transfer")):

@@ -29,6 +29,7 @@ from hypothesis.stateful import (
 from support import (
     FULL,
     LEVELS,
+    Booted,
     PlainMessage,
     claim,
     folders,
@@ -40,7 +41,6 @@ from support import (
 )
 
 from txstore import FileStoreManager
-from txstore.disk import Disk
 from txstore.errors import (
     FieldError,
     FileMismatchError,
@@ -179,16 +179,6 @@ def lexical(name: str) -> str:
     return posixpath.normpath(name)
 
 
-class RebootedDisk(Disk):
-    """Says that this is the n-th boot."""
-
-    def __init__(self, boot: int) -> None:
-        self.boot = boot
-
-    def boot_id(self) -> str:
-        return f"boot {self.boot}"
-
-
 payloads = st.binary(max_size=6) | st.sampled_from([b"", b"x" * 64, b"y" * 5000])
 picks = st.integers(0, 10**6)
 levels = st.sampled_from(LEVELS)
@@ -220,7 +210,7 @@ class AnyMix(RuleBasedStateMachine):
 
     def add(self, level: str) -> None:
         self.managers.append(
-            FileStoreManager(self.folder, durability=level, disk=RebootedDisk(self.boots))
+            FileStoreManager(self.folder, durability=level, disk=Booted(f"boot {self.boots}"))
         )
 
     def pick(self, which: int) -> FileStoreManager:

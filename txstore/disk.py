@@ -217,11 +217,9 @@ class Disk:
     def boot_id(self) -> str:
         """Identity of this boot of the machine; empty where it cannot be known.
 
-        ``TXSTORE_BOOT_ID`` overrides it, so that a crash checker can present a new boot.
+        Nothing from outside can say it: who could name the last boot again would have bytes
+        trusted that a power loss took.
         """
-        override = os.environ.get("TXSTORE_BOOT_ID")
-        if override:
-            return override
         try:
             with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
                 return file.read().strip()

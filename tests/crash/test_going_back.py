@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from support import Booted
 
 from crash.oracle import broken
 from crash.scenes import acks, check_crashes, run_of, scene
@@ -23,17 +24,15 @@ from txstore.testing.powerloss import Platter
 THREE = upload("three", "three.bin", 7, 11, 5)
 
 
-def test_a_durable_point_that_does_not_verify_is_not_gone_back_to(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with FileStoreManager(tmp_path) as store:
+def test_a_durable_point_that_does_not_verify_is_not_gone_back_to(tmp_path: Path) -> None:
+    before, after = Booted("one"), Booted("two")
+    with FileStoreManager(tmp_path, disk=before) as store:
         store.store_segment(message(THREE, 1))
-    with FileStoreManager(tmp_path, durability="none") as store:
+    with FileStoreManager(tmp_path, durability="none", disk=before) as store:
         store.store_segment(message(THREE, 2))
     [staged] = (tmp_path / ".workdir" / "staging").iterdir()
     staged.write_bytes(b"x" * 7 + bytes(11))  # as a device that did not keep what it flushed
-    monkeypatch.setenv("TXSTORE_BOOT_ID", "another")
-    with FileStoreManager(tmp_path) as store:
+    with FileStoreManager(tmp_path, disk=after) as store:
         if store.status(THREE.file_id) is not None:
             raise broken(3, "staged bytes that do not verify are built on")
 
