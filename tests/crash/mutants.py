@@ -1,6 +1,6 @@
 """What the promises rest on, taken away piece by piece: each time a promise must be seen broken.
 
-A mutant is a copy of the project in which some lines are other ones.  It dies if the search, the
+A mutant is a copy of the project in which some code is other code.  It dies if the search, the
 faults, or a test file that is named for it, finds a promise broken.
 """
 
@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from crash.patches import Patch, apply
 from crash.world import SCRATCH
 
 PROJECT = Path(__file__).parent.parent.parent
@@ -26,23 +27,18 @@ BEGIN, END = "<!-- mutants:begin -->", "<!-- mutants:end -->"
 
 
 class Mutant(NamedTuple):
-    """Some lines, and others in their place.
+    """Something that the promises rest on, taken away.
 
     :ivar name: what is taken away
-    :ivar module: file below ``txstore/``
-    :ivar old: what stands there, once
+    :ivar patches: how; the first says where
     :ivar hunt: arguments of ``hunt``, or test files
-    :ivar also: more of the same, in other modules
     :ivar survives: why it is not seen, or not needed; empty: it must die
     """
 
     name: str
-    module: str
-    old: str
-    new: str
+    patches: tuple[Patch, ...]
     hunt: tuple[str, ...]
     survives: str = ""
-    also: tuple[tuple[str, str, str], ...] = ()
 
 
 class Verdict(NamedTuple):
@@ -62,7 +58,10 @@ _PROMISE = re.compile(r"promise \d: .*")
 
 
 def run(mutant: Mutant, seconds: float) -> Verdict:
-    """Hunt one mutant."""
+    """Hunt one mutant.
+
+    :raises NoPlaceError: what it takes away is not there (any more)
+    """
     with tempfile.TemporaryDirectory(prefix="txstore-mutant-", dir=SCRATCH) as folder:
         for part in ("txstore", "migrations", "tests", "pyproject.toml"):
             source, target = PROJECT / part, Path(folder, part)
@@ -70,12 +69,7 @@ def run(mutant: Mutant, seconds: float) -> Verdict:
                 shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(source, target)
-        for module, old, new in ((mutant.module, mutant.old, mutant.new), *mutant.also):
-            path = Path(folder, "txstore", module)
-            text = path.read_text()
-            if text.count(old) != 1:
-                return Verdict(mutant, False, "its lines are not there (any more)")
-            path.write_text(text.replace(old, new))
+        apply(Path(folder, "txstore"), *mutant.patches)
         command = [sys.executable, "tests/crash", "hunt", *mutant.hunt, "--seconds", str(seconds)]
         if mutant.hunt[0].endswith(".py"):
             options = ["-xq", "-p", "no:cacheprovider"]
@@ -127,7 +121,7 @@ def table(found: list[Verdict]) -> str:
     lines = ["| taken away | what is seen |", "|---|---|"]
     for one in found:
         seen = one.text if one.died else f"**survives**: {one.mutant.survives or one.text}"
-        lines.append(f"| {one.mutant.name} (`{one.mutant.module}`) | {seen} |")
+        lines.append(f"| {one.mutant.name} (`{one.mutant.patches[0].symbol}`) | {seen} |")
     died = sum(one.died for one in found)
     return "\n".join(
         [
