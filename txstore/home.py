@@ -15,6 +15,7 @@ import re
 import secrets
 from contextlib import suppress
 from dataclasses import dataclass
+from stat import S_IMODE, S_ISGID
 
 from txstore.disk import NETWORK_FILE_SYSTEMS, Disk, is_supported
 from txstore.errors import (
@@ -30,6 +31,7 @@ DEFAULT_WORKING_DIR = ".workdir"
 JOURNAL = "journal.db"
 _TEMPORARY_MARKER = re.compile(r"store-[0-9a-f]{32}\Z")
 _STAGING, _LOCKS, _MARKER = "staging", "locks", "store"
+_GROUP_SHARES = 0o060
 
 
 @dataclass(frozen=True)
@@ -85,9 +87,13 @@ class Home:
     def _open(self, allow_network_fs: bool) -> None:
         make_folders(self.disk, self.storage_dir, 0o777)
         self.storage = self._keep(self.disk.open_folder(self.storage_dir, follow=True))
-        if not self._has_journal():
+        journal_mode = self._journal_mode()
+        if journal_mode is None:
             # Whoever forgot which working dir it was is to find no folders made for another.
             self.check_marker(self.read_marker(), None, "")
+        elif journal_mode & _GROUP_SHARES == _GROUP_SHARES:
+            # A group shares it: whoever opens it without saying so must not shut the group out.
+            self.mode |= _GROUP_SHARES
         make_folders(self.disk, self.working_dir, self._folder_mode)
         self._check_apart(os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir))
         self.working = self._keep(self.disk.open_folder(self.working_dir, follow=True))
@@ -263,11 +269,9 @@ class Home:
 
     def _subfolder(self, folder: int, name: str) -> int:
         try:
-            try:
+            with suppress(FileExistsError):  # by one that may have died before the next step
                 self.disk.make_folder(name, self._folder_mode, dir_fd=folder)
-                self.disk.chmod_folder(name, self._folder_mode, dir_fd=folder)
-            except FileExistsError:
-                pass  # made by an earlier manager
+            _lift_umask(self.disk, name, self._folder_mode, dir_fd=folder)
             fd = self.disk.open_folder(name, dir_fd=folder)
         except OSError as error:
             # The kernel was given a name in a folder; people need the path.
@@ -278,12 +282,12 @@ class Home:
 
     # --- belonging together ------------------------------------------------------------------
 
-    def _has_journal(self) -> bool:
+    def _journal_mode(self) -> int | None:
+        """The mode of the journal's file; ``None``: there is none."""
         try:
-            self.disk.stat(self.journal_path, follow=True)
+            return self.disk.stat(self.journal_path, follow=True).st_mode
         except (FileNotFoundError, NotADirectoryError):
-            return False
-        return True
+            return None
 
     def relative_storage_dir(self) -> str:
         """The storage dir as seen from the working dir: stays true when both move together."""
@@ -401,4 +405,16 @@ def make_folders(disk: Disk, path: str, mode: int) -> None:
         except FileExistsError:
             continue  # another worker was first, or a dangling link: opening it will tell
         if step == path and mode != 0o777:
-            disk.chmod_folder(step, mode)
+            _lift_umask(disk, step, mode)
+
+
+def _lift_umask(disk: Disk, name: str, mode: int, *, dir_fd: int | None = None) -> None:
+    """Give a folder of ours what the umask took from it when it was made.
+
+    Only where it took something, and with the setgid bit that it has from the folder above: by
+    that bit what is made in it belongs to the group that shares the store.
+    """
+    found = disk.stat(name, dir_fd=dir_fd)
+    if found.st_uid == os.geteuid() and mode & ~found.st_mode:
+        bits = S_IMODE(found.st_mode) & (0o777 | S_ISGID)
+        disk.chmod_folder(name, bits | mode, dir_fd=dir_fd)

@@ -161,8 +161,9 @@ class Lock:
             raise ReplacedError(self.path, "lock file") from None
         try:
             found = self._disk.fstat(fd)
-            if found.st_mode & 0o777 != self._mode and found.st_uid == os.geteuid():
-                self._disk.chmod(fd, self._mode)  # the umask took bits that a group needs
+            if self._mode & ~found.st_mode and found.st_uid == os.geteuid():
+                # The umask took bits that a group needs.
+                self._disk.chmod(fd, found.st_mode & 0o777 | self._mode)
         except BaseException:
             self._disk.close(fd)
             raise

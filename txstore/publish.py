@@ -17,7 +17,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import pairwise
 from stat import S_ISREG
 
@@ -370,15 +370,21 @@ class Publisher:
             self._disk.close(fd)
 
     def _flush_file(self, name: str, folder: int, forget: Callable[[], object]) -> None:
-        fd = self._disk.open(name, dir_fd=folder, write=False)
+        fd = None
+        with suppress(PermissionError):  # another user's, who lets nobody read it
+            fd = self._disk.open(name, dir_fd=folder, write=False)
         try:
-            self._disk.flush_all(fd)
+            if fd is None:
+                self._disk.flush_file_system(self._home.storage)
+            else:
+                self._disk.flush_all(fd)
         except OSError:
             # The next flush may succeed without what this one lost; its sender begins again.
             forget()
             raise
         finally:
-            self._disk.close(fd)
+            if fd is not None:
+                self._disk.close(fd)
 
     def _content_is(self, name: str, folder: int, sha256: bytes | None) -> bool:
         """Whether a file is a regular one with that hash; reads it whole."""

@@ -105,7 +105,7 @@ class FileStoreManager:
             made.callback(home.close)
             # Plain attributes: subclasses made for upstream's class set ones of these names.
             self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
-            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, mode)
+            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode)
             made.callback(locks.close)
             forks.forget(locks)  # before any is held: a child of another thread must not keep it
             self._records = records = open_records(home, locks.journal, self._lock_timeout)
