@@ -481,7 +481,7 @@ VALUES: dict[str, Any] = {
     "number": 28,
     "what": "journal",
     "found": "0009",
-    "supported": "0003",
+    "supported": "0004",
     "fstype": "nfs4",
     "platform": "nt",
 }

@@ -720,7 +720,6 @@ def test_no_call_of_the_disk_escapes_the_plan() -> None:
         "file_system",
         "umask",
         "pause",
-        "mount_id",
         "sqlite_connection",
     }  # not of the files
     for name in calls - harmless:

@@ -19,9 +19,10 @@ import pytest
 from crew import Worker, WorkerDiedError, cut, last, segment, staging_files, visible, wait_for
 from data import make_journal_0001 as first
 from seam import Pause, PausingDisk, WatchedDisk
-from support import at_each_level, journal_of, sha256
+from support import at_each_level, journal_of, message, sha256
 
 from txstore import FileStoreManager
+from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, SequenceError
 from txstore.journal import schema
 from txstore.journal.upgrade import migrations_folder
@@ -340,3 +341,36 @@ def test_bare_alembic_upgrades_as_opening_does(quiet: Path, tmp_path: Path) -> N
     assert content(journal_of(quiet)) == expected
     with FileStoreManager(quiet) as store:
         finish(store)
+
+
+class Flushed(Disk):
+    """Notes whose bytes are flushed."""
+
+    def __init__(self) -> None:
+        self.inodes: set[int] = set()
+
+    def flush(self, fd: int) -> None:
+        self.inodes.add(os.fstat(fd).st_ino)
+        super().flush(fd)
+
+
+@pytest.mark.parametrize("mark", [1, 2])
+def test_bytes_that_may_be_unflushed_are_staged_anew_whoever_goes_on(
+    tmp_path: Path, mark: int
+) -> None:
+    """Revision 0003 recorded rows while their bytes were being flushed, and acknowledged them."""
+    parts = (b"one", b"two", b"three")
+    with FileStoreManager(tmp_path) as store:
+        for number, part in enumerate(parts[:2], 1):
+            store.store_segment(message(part, file_id="a", segment_number=str(number)))
+    with closing(sqlite3.connect(tmp_path / ".workdir" / "journal.db")) as journal, journal:
+        journal.execute("ALTER TABLE transfer RENAME COLUMN doubted TO overlapped")
+        journal.execute(
+            "UPDATE transfer SET overlapped = ?, durable_segments = 1, durable_offset = 3", (mark,)
+        )
+        journal.execute("UPDATE alembic_version SET version_num = '0003'")
+    disk = Flushed()
+    [staged] = (tmp_path / ".workdir" / "staging").iterdir()
+    with FileStoreManager(tmp_path, durability="none", disk=disk) as store:
+        store.store_segment(message(parts[2], file_id="a", segment_number="3"))
+    assert staged.stat().st_ino in disk.inodes

@@ -6,12 +6,11 @@
 from __future__ import annotations
 
 import errno
-from contextlib import suppress
 
 from txstore.clock import Moment
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.records import Records
-from txstore.journal.rows import OVERLAPPED, Transfer
+from txstore.journal.rows import Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.options import Durability
 from txstore.segment import SegmentRequest
@@ -24,7 +23,7 @@ _DURABLE_POINT = 64 * 1024 * 1024
 #: At level "file" the device begins to write each time this many bytes came, so that the last
 #: segment does not wait for all of them.
 _EARLY = 1024 * 1024
-#: Bytes of a segment whose flush costs no more than the journal's.
+#: Bytes of a segment up to which its flush costs more where the file grows than where it does not.
 _SMALL = 64 * 1024
 
 
@@ -44,9 +43,8 @@ class Appender:
 
     def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
         """Whether taking a segment will make staged bytes durable."""
-        # A row of ours in between would be lost together with a segment that was promised; and
-        # after a failed flush nobody else would write these bytes again.
-        if row.overlapped:
+        # After a failed flush nobody else would write these bytes again.
+        if row.doubted:
             return True
         if request.store is not None:
             return self._level.keeps_files or row.durable_segments > 0
@@ -102,18 +100,15 @@ class Appender:
         row: Transfer,
         staged: StagedFile,
         request: SegmentRequest,
-        lock: TransferLock,
         at: Moment,
         deadline: Deadline,
     ) -> None:
         """The next segment: its bytes, then one commit that moves the row."""
         durably = self.will_flush(row, request)
         hasher, size = staged.hasher_at(row), len(request.payload)
-        # Only a small one, since it will be read again after a power loss.
-        overlaps = durably and row.durable and size <= _SMALL
         if durably:
             staged.write(row.offset, request.payload)
-            if overlaps and staged.row is row:
+            if size <= _SMALL and staged.row is row:
                 # It was in hand: workers that take turns would cut each other's.
                 staged.write_ahead(row.offset + size)
             staged.start_flush()  # the device writes while the processor hashes
@@ -129,8 +124,6 @@ class Appender:
         if not durably:
             self._transfers.save(row, new, deadline)
             staged.row = new
-        elif overlaps and new.is_verifiable:
-            self._record_while_flushing(row, new, staged, lock, at, deadline)
         else:
             self._record_durably(row, new, staged, at, deadline)
 
@@ -174,32 +167,3 @@ class Appender:
         self._transfers.save(old, durable, deadline)
         staged.row = durable
         self._records.flush(deadline)
-
-    def _record_while_flushing(
-        self,
-        old: Transfer,
-        new: Transfer,
-        staged: StagedFile,
-        lock: TransferLock,
-        at: Moment,
-        deadline: Deadline,
-    ) -> None:
-        """Record the row while the staged bytes are being flushed, then flush that too.
-
-        The row's durable point is the segment before: a power loss may leave the row without the
-        bytes of its last segment, which then do not verify, and nobody was told of it.  That they
-        are durable the row will say with the next segment; until then a note does.
-        """
-        overlapped = new._replace(overlapped=OVERLAPPED)
-        self._transfers.save(old, overlapped, deadline)
-        self._records.start_flush()
-        try:
-            staged.flush()
-        except OSError:
-            # Nobody is told of it; else a repeat would be, whose bytes are staged anew first.
-            with suppress(OSError):
-                self._transfers.save(overlapped, new.at_durable_point().stamped(at), deadline)
-            raise
-        self._records.flush(deadline)
-        lock.note_durable(new.staging, new.change)
-        staged.row = overlapped.made_durable()

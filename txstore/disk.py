@@ -17,7 +17,6 @@ import errno
 import fcntl
 import os
 import sqlite3
-import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,6 @@ _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
 
 _SYNC_FILE_RANGE_WRITE = 2
-_AT_EMPTY_PATH, _STATX_MNT_ID_UNIQUE = 0x1000, 0x4000
 #: What the kernel says where a file cannot grow.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -199,8 +197,8 @@ class Disk:
         time.sleep(seconds)
 
     def last_holder(self, fd: int) -> bytes:
-        """What stands in a lock file: the token of the last to ``sign`` it, and a note."""
-        return os.pread(fd, 128, 0)
+        """What stands in a lock file: the token of the last to ``sign`` it."""
+        return os.pread(fd, 16, 0)
 
     def sign(self, fd: int, token: bytes) -> None:
         """Say in a lock file, among the living only, who holds its lock."""
@@ -225,19 +223,6 @@ class Disk:
                 return file.read().strip()
         except OSError:
             return ""
-
-    def mount_id(self, fd: int) -> int:
-        """Identity of the mount through which a descriptor was opened, never used again within a
-        boot (``statx(2)``, since Linux 6.8); 0 where it cannot be known."""
-        call = _c_function(
-            "statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p
-        )
-        found = ctypes.create_string_buffer(256)
-        if call is None or call(fd, b"", _AT_EMPTY_PATH, _STATX_MNT_ID_UNIQUE, found) != 0:
-            return 0
-        (mask,) = struct.unpack_from("=I", found.raw)
-        (mount,) = struct.unpack_from("=Q", found.raw, 144)
-        return int(mount) if mask & _STATX_MNT_ID_UNIQUE else 0
 
     def file_system(self, fd: int) -> str:
         """Type of the file system that holds a descriptor's file; empty where unknown."""

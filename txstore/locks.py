@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import struct
 import threading
 import time
 import zlib
@@ -28,8 +27,6 @@ from txstore.errors import LockTimeoutError, ReplacedError
 STRIPES = 64
 
 _TOKEN_SIZE = 16
-#: A staging file's name, a version of its transfer's row, the mount it was noted under.
-_NOTE = struct.Struct(">36sQQ")
 
 _L = TypeVar("_L", bound="Lock")
 
@@ -177,69 +174,28 @@ class Lock:
 
 
 class TransferLock(Lock):
-    """A lock whose file tells the next holder, among the living, what the last one knew.
+    """A lock whose file tells the next holder, among the living, who the last one was.
 
-    First who that was, by a random token.  Rows of transfers are changed only under their lock (but
-    for intents, see ``Recovery.settle``), so a row that was read or written in an earlier call is
-    current for as long as ``turn`` is the same.
-
-    Then a note: which version of a row was found durable last, bytes and all (``note_durable``).
-    Nothing of it is flushed; transfers share the file, so a note may be another's, but never wrong.
+    That is said by a random token, which is not flushed.  Rows of transfers are changed only under
+    their lock (but for intents, see ``Intents.settle``), so a row that was read or written in an
+    earlier call is current for as long as ``turn`` is the same.
 
     :ivar turn: goes up each time somebody else may have held the lock in between
     """
 
     turn = 0
     _token = b"-"
-    _note = b""
-    _mount = 0
 
     def begin_turn(self) -> None:
         """For a holder that changes rows otherwise than segment by segment, or may fail half way:
         nothing that was kept before is current."""
         self.turn += 1
 
-    def note_durable(self, staging: str, change: int) -> None:
-        """Before the answer: what a version of a row says is durable, though the row says less.
-
-        :raises OSError: neither could it be noted, nor an older note be taken back
-        """
-        assert self._fd is not None
-        note = _NOTE.pack(staging.encode(), change, self._mount)
-        try:
-            noted = self._disk.pwrite(self._fd, note, _TOKEN_SIZE) == len(note)
-        except OSError:
-            noted = False
-        if not noted:
-            self._disk.truncate(self._fd, 0)
-
-    def take_note_back(self) -> None:
-        """Have nothing noted.
-
-        :raises OSError: what is noted is there still
-        """
-        assert self._fd is not None
-        self._disk.truncate(self._fd, _TOKEN_SIZE)
-        self._note = b""
-
-    def durable_change(self, staging: str) -> tuple[int, bool] | None:
-        """The latest version of a transfer's row that was noted, and whether under this mount, so
-        that the device cannot have lost a later note since; ``None`` where nothing is known.
-
-        In the same boot and under the same mount a later version was never answered for: its worker
-        died, or failed, before.
-        """
-        if len(self._note) < _NOTE.size:
-            return None
-        name, change, mount = _NOTE.unpack_from(self._note)
-        return (change, mount == self._mount != 0) if name == staging.encode() else None
-
     def _taken(self, fd: int) -> None:
         try:
             found = self._disk.last_holder(fd)
         except OSError:
             found = b""
-        self._note = found[_TOKEN_SIZE:]
         if found[:_TOKEN_SIZE] != self._token:
             self.begin_turn()
             try:
@@ -252,9 +208,7 @@ class TransferLock(Lock):
     def _open(self) -> int:
         # Each descriptor has its own: a forked child has let go of its parent's.
         self._token = secrets.token_bytes(_TOKEN_SIZE)
-        fd = super()._open()
-        self._mount = self._disk.mount_id(fd)
-        return fd
+        return super()._open()
 
 
 class _Held(Generic[_L]):

@@ -145,7 +145,7 @@ class Publisher:
         :raises OSError: likewise, or the intent stays for recovery to settle
         """
         # Somebody was promised that these segments survive: the rename must not cost them.
-        flushed = self._keeps or row.durable_segments > 0 or row.overlapped > 0
+        flushed = self._keeps or row.durable_segments > 0 or row.doubted > 0
         with self.opened(place, claim.name, request.given_id) as parents:
             staged.write(row.offset, request.payload)
             staged.cut(claim.size)

@@ -20,7 +20,7 @@ from txstore.errors import (
 from txstore.home import Home
 from txstore.intents import Intents
 from txstore.journal.records import Records
-from txstore.journal.rows import OVERLAPPED, Transfer
+from txstore.journal.rows import Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.segment import FileClaim
 from txstore.staged import StagedFile
@@ -65,7 +65,7 @@ class Recovery:
         kept = self._staging.kept(file_id, lock.turn)
         if kept is not None:
             return kept
-        found = self._look_up(file_id, lock, wanted, at, deadline)
+        found = self._look_up(file_id, wanted, at, deadline)
         if found is None:
             return None
         row, staged = found
@@ -77,7 +77,6 @@ class Recovery:
     def _look_up(
         self,
         file_id: str,
-        lock: TransferLock,
         wanted: FileClaim | None,
         at: Moment,
         deadline: Deadline,
@@ -92,14 +91,12 @@ class Recovery:
         if row is None:
             return None
         same_boot = self._home.is_this_boot(row.written_boot)
-        if row.overlapped == OVERLAPPED:
-            row = self._decided(row, lock, same_boot, at, deadline)
         try:
             staged = self._staging.open(row)
         except StagingDamagedError:
-            # A device that was lost, and mounted again in this boot, can have lost bytes that were
-            # being flushed when the row was recorded: nobody was told of them.
-            lost = row.overlapped and self._staging.has(row.staging, row.durable_offset)
+            # A device that was lost and is mounted again, in the same boot, does not have the bytes
+            # whose flush failed.
+            lost = row.doubted and self._staging.has(row.staging, row.durable_offset)
             if same_boot and not lost:
                 raise
             return self._go_back(row, at, deadline)
@@ -108,27 +105,6 @@ class Recovery:
         if staged.inode == row.inode and (untouched or row.durable):
             return row, staged
         return self._verify(row, staged, same_boot, at, deadline)
-
-    def _decided(
-        self, row: Transfer, lock: TransferLock, same_boot: bool, at: Moment, deadline: Deadline
-    ) -> Transfer:
-        """A row that was recorded while its bytes were being flushed, with what became of that, as
-        far as it can be told without reading them."""
-        noted = lock.durable_change(row.staging)
-        if noted is None or noted[0] > row.change:
-            return row
-        change, same_mount = noted
-        if change == row.change:
-            return row.made_durable()
-        if same_boot and same_mount:
-            # Its worker died, or failed, before it could answer.
-            back = row.at_durable_point().touched(at)
-            self._transfers.save(row, back, deadline)
-            return back
-        # A power loss may keep an older note in place of a newer one.  Where the row is now found
-        # whole it becomes one of this boot, in which the note would say that nobody was told.
-        lock.take_note_back()
-        return row
 
     def make_own(
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline

@@ -188,7 +188,7 @@ class FileStoreManager:
             if request.store is not None:
                 return self._last(row, staged, request, request.store, at, deadline)
             if request.number == row.segments + 1:
-                self._appender.append(row, staged, request, lock, at, deadline)
+                self._appender.append(row, staged, request, at, deadline)
             elif request.number == row.segments:
                 self._appender.repeat(row, staged, request, at, deadline)
             else:

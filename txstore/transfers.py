@@ -49,7 +49,7 @@ class Transfers:
         except OSError:
             if not row.durable:
                 with suppress(OSError):
-                    self._records.save(row, row.doubted(at), deadline)
+                    self._records.save(row, row.put_in_doubt(at), deadline)
             raise
 
     def drop(self, row: Transfer, deadline: Deadline) -> bool:

@@ -20,9 +20,6 @@ class Nobodys(TransferLock):
     def verify(self):
         pass
 
-    def note_durable(self, staging, change):
-        pass
-
 """
 
 JOURNAL = [
@@ -103,22 +100,9 @@ JOURNAL = [
         ("all sorts/segment", "--faults", "flush"),
     ),
     Mutant(
-        "a note that could not be written is taken back",
-        (
-            Patch(
-                "TransferLock.note_durable",
-                """\
-                if not noted:
-                    self._disk.truncate(self._fd, 0)""",
-                "",
-            ),
-        ),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
         "a token that could not be written is taken back",
         (Patch("TransferLock._taken", "self._disk.truncate(fd, 0)", "pass"),),
-        ("tests/crash/test_overlapping_flushes.py",),
+        ("tests/crash/test_rows_after_bytes.py",),
     ),
     Mutant(
         "a flush that began before a commit does not serve it",

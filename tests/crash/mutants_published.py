@@ -178,8 +178,8 @@ PUBLISHED = [
         (
             Patch(
                 "Publisher.finish",
-                "self._keeps or row.durable_segments > 0 or row.overlapped > 0",
-                "self._keeps or row.overlapped > 0",
+                "self._keeps or row.durable_segments > 0 or row.doubted > 0",
+                "self._keeps or row.doubted > 0",
             ),
         ),
         ("brief finished below/segment",),

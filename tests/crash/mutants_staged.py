@@ -192,109 +192,17 @@ STAGED = [
         ("all sorts/file", "--faults", "flush_all"),
     ),
     Mutant(
-        "an overlapped row says no more than its predecessor",
-        (Patch("Appender._record_while_flushing", "new._replace", "new.made_durable()._replace"),),
-        ("brief later/segment",),
-    ),
-    Mutant(
-        "flush of an overlapped segment's bytes",
-        (Patch("Appender._record_while_flushing", "staged.flush()", "pass"),),
-        ("brief later/segment",),
-    ),
-    Mutant(
-        "flush of the journal after an overlapped segment",
-        (Patch("Appender._record_while_flushing", "self._records.flush(deadline)", ""),),
-        ("brief later/segment",),
-    ),
-    Mutant(
-        "rows overlap only on a durable predecessor",
-        (
-            Patch(
-                "Appender.append",
-                "durably and row.durable and (size <= _SMALL)",
-                "durably and size <= _SMALL",
-            ),
-        ),
-        ("brief begun below/segment",),
-    ),
-    Mutant(
-        "rows overlap only where their hash can be verified",
-        (Patch("Appender.append", "overlaps and new.is_verifiable", "overlaps"),),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "who cannot know an overlapped row to be durable flushes it",
+        "who goes on with a row in doubt flushes it",
         (
             Patch(
                 "Appender.will_flush",
                 """\
-                if row.overlapped:
+                if row.doubted:
                     return True""",
                 "",
             ),
         ),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "the note comes after the flush of the bytes",
-        (
-            Patch(
-                "Appender._record_while_flushing",
-                "self._records.start_flush()",
-                """\
-                self._records.start_flush()
-                lock.note_durable(new.staging, new.change)""",
-            ),
-        ),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "the note comes after the flush of the journal",
-        (
-            Patch(
-                "Appender._record_while_flushing",
-                """\
-                self._records.flush(deadline)
-                lock.note_durable(new.staging, new.change)""",
-                """\
-                lock.note_durable(new.staging, new.change)
-                self._records.flush(deadline)""",
-            ),
-        ),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "a note of another boot takes no row back",
-        (Patch("Recovery._decided", "same_boot and same_mount", "same_mount"),),
-        ("brief later/segment",),
-    ),
-    Mutant(
-        "a note of another mount takes no row back",
-        (Patch("Recovery._decided", "same_boot and same_mount", "same_boot"),),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "a note of another boot is taken back",
-        (Patch("Recovery._decided", "lock.take_note_back()", ""),),
-        ("tests/crash/test_overlapping_flushes.py",),
-    ),
-    Mutant(
-        "a row later than the note goes back",
-        (
-            Patch(
-                "Recovery._decided",
-                """\
-                back = row.at_durable_point().touched(at)
-                self._transfers.save(row, back, deadline)
-                return back""",
-                "return row",
-            ),
-        ),
-        ("brief later/segment", "--again"),
-        survives=(
-            "the row is unknown then, whose bytes are read and staged anew before a flush; going "
-            "back saves the reading"
-        ),
+        ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
         "the durable point at level file",
@@ -354,7 +262,7 @@ STAGED = [
         (
             Patch(
                 "Publisher.finish",
-                "self._keeps or row.durable_segments > 0 or row.overlapped > 0",
+                "self._keeps or row.durable_segments > 0 or row.doubted > 0",
                 "self._keeps or row.durable_segments > 0",
             ),
         ),

@@ -206,7 +206,7 @@ BRIEF = [
     _workload("brief deep one", *_all(DEEP_ONE)),
     _workload("brief later", Send(FOUR, 1), Send(FOUR, 2), Close(), Open(), Send(FOUR, 3)),
     Workload(
-        "brief overlapped",
+        "brief above later",
         (
             Open(0, "none"),
             Open(1, "segment"),

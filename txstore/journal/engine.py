@@ -189,12 +189,6 @@ class Journal:
                         wal.write_anew()
                 raise
 
-    def start_flush(self) -> None:
-        """Have the kernel begin what the next ``flush`` waits for."""
-        wal = self._connection.wal
-        if wal is not None:
-            wal.start_flush()
-
     # --- the WAL -----------------------------------------------------------------------------
 
     def _checkpoint_if_large(self, size: int, deadline: Deadline) -> None:

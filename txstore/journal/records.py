@@ -120,10 +120,6 @@ class Records:
         """Make all that was recorded durable."""
         self.journal.flush(deadline)
 
-    def start_flush(self) -> None:
-        """Have the kernel begin what the next ``flush`` waits for."""
-        self.journal.start_flush()
-
     def verify(self, deadline: Deadline) -> None:
         """Check, before an answer that records nothing, that the journal is still in place."""
         self.journal.verify(deadline)

@@ -7,10 +7,6 @@ from typing import Any, NamedTuple
 from txstore import digest
 from txstore.clock import Moment
 
-#: Values of ``overlapped``: recorded while its last segment's bytes were being flushed; or a flush
-#: of its bytes failed, so that the kernel may hold them for clean and the next would do nothing.
-OVERLAPPED, DOUBTED = 1, 2
-
 
 class Transfer(NamedTuple):
     """A row of an unfinished transfer; columns as in ``schema.transfer``."""
@@ -35,7 +31,7 @@ class Transfer(NamedTuple):
     durable_last_size: int = 0
     durable_state: bytes | None = None
     setbacks: int = 0
-    overlapped: int = 0
+    doubted: int = 0
     # its intent to publish
     publish_path: bytes | None = None
     publish_place: bytes | None = None
@@ -103,13 +99,13 @@ class Transfer(NamedTuple):
             boot=at.boot,
             ticks=at.ticks,
             written_boot=at.boot,
-            overlapped=0,
+            doubted=0,
         )
 
     def made_durable(self) -> Transfer:
         """The same, its recorded bytes having been flushed."""
         return self._replace(
-            overlapped=0,
+            doubted=0,
             durable_segments=self.segments,
             durable_offset=self.offset,
             durable_last_size=self.last_size,
@@ -122,9 +118,9 @@ class Transfer(NamedTuple):
             return self
         return self._replace(inode=inode, durable_segments=0, durable_offset=0, durable_state=None)
 
-    def doubted(self, at: Moment) -> Transfer:
+    def put_in_doubt(self, at: Moment) -> Transfer:
         """The same after a flush of its bytes failed."""
-        return self.stamped(at)._replace(overlapped=DOUBTED)
+        return self.stamped(at)._replace(doubted=1)
 
     def at_durable_point(self) -> Transfer:
         """The same, gone back to what was flushed."""
@@ -133,7 +129,7 @@ class Transfer(NamedTuple):
             offset=self.durable_offset,
             last_size=self.durable_last_size,
             state=self.durable_state,
-            overlapped=0,
+            doubted=0,
             setbacks=self.setbacks + 1,
         )
 

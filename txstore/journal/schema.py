@@ -2,7 +2,7 @@
 
 Times are kept twice: seconds since the epoch (``*_at``) and, for what may expire, seconds since a
 boot (``ticks``) with that boot's identity (``boot``).  Names are bytes as the file system has
-them.  Columns after the comment "trust" came with revision 0002, ``overlapped`` with 0003.
+them.  Columns after the comment "trust" came with revisions 0002 to 0004.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: Newest revision under ``migrations/versions``.
-REVISION = "0003"
+REVISION = "0004"
 
 metadata = sa.MetaData()
 
@@ -67,8 +67,8 @@ transfer = sa.Table(
     sa.Column("durable_last_size", sa.Integer, nullable=False, server_default="0"),
     sa.Column("durable_state", sa.LargeBinary),
     sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
-    # 1: recorded while its last segment's bytes were being flushed; 2: a flush of them failed
-    sa.Column("overlapped", sa.Integer, nullable=False, server_default="0"),
+    # 1: a flush of the staged bytes failed; whoever goes on stages anew what is not durable
+    sa.Column("doubted", sa.Integer, nullable=False, server_default="0"),
 )
 
 #: The few rows with an intent, by the place they want.

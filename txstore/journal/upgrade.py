@@ -31,7 +31,7 @@ from txstore.locks import Deadline, Lock
 from txstore.paths import is_staging_name
 
 #: Revisions that ``migrations/`` can upgrade from; a test compares them with the scripts there.
-OLDER = ("0001", "0002")
+OLDER = ("0001", "0002", "0003")
 
 #: Up to this size (bytes) the whole journal is checked at open; beyond it, page by page as used.
 _CHECKED_WHOLE = 256 * 1024

@@ -70,15 +70,6 @@ class WalFile:
         finally:
             self._flushing.release()
 
-    def start_flush(self) -> None:
-        """Have the kernel begin what the next ``flush`` waits for."""
-        if self._flushing.acquire(blocking=False):  # or somebody is at it
-            try:
-                if self.fd >= 0:
-                    self._disk.start_flush(self.fd)
-            finally:
-                self._flushing.release()
-
     def write_anew(self) -> None:
         """Write all of the WAL as it is read, and flush it.  The journal lock is held: nobody
         else writes, and readers see the same bytes."""

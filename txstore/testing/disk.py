@@ -78,9 +78,6 @@ class SimulatedDisk(JournalRecorder, Disk):
     def boot_id(self) -> str:
         return super().boot_id() if self.boot is None else self.boot
 
-    def mount_id(self, _fd: int) -> int:
-        return 1  # known, whatever the kernel
-
     # --- one call ----------------------------------------------------------------------------
 
     def _call(self, name: str, path: str, act: Callable[[], T]) -> T:
