@@ -2,14 +2,16 @@
 
 ``TxStoreError`` is the root.  Each class also derives from the builtin that a caller would catch:
 ``ValueError`` for what the caller asked wrongly, ``OSError`` (with an ``errno``) for what the disk
-or another process did, ``TimeoutError`` for a wait that took too long.  An error of the operating
-system on one of the store's own files is let through as the kernel reported it.
+or another process did, ``TimeoutError`` for a wait that took too long.  The errors of the fabric
+come last: ``FabricError`` is above them.  An error of the operating system on one of the store's
+own files is let through as the kernel reported it.
 """
 
 from __future__ import annotations
 
 import errno as _errno
 import os
+from collections.abc import Mapping
 from typing import Any
 
 
@@ -28,7 +30,9 @@ class TxStoreError(Exception):
         # The default would call __init__ with the message alone, and lose every attribute.
         facts = dict(self.__dict__)
         if isinstance(self, OSError):  # keeps these outside of its __dict__
-            facts.update(errno=self.errno, strerror=self.strerror, filename=self.filename)
+            kept = {"errno": self.errno, "strerror": self.strerror, "filename": self.filename}
+            # Setting one to None would show in the error's text.
+            facts.update({name: value for name, value in kept.items() if value is not None})
         return _rebuild, (type(self), self.args, facts)
 
 
@@ -147,6 +151,37 @@ class FileMismatchError(RequestError):
         self.received_sha256 = received_sha256
 
 
+class LimitError(RequestError):
+    """The request goes beyond what the store takes; what it has stays as it is.
+
+    :ivar option: name of the limit
+    :ivar limit: what may be used at most
+    :ivar used: what is used, apart from this request
+    :ivar wanted: what would be used with it
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        option: str,
+        limit: int,
+        used: int,
+        wanted: int,
+        file_id: str | None = None,
+    ) -> None:
+        super().__init__(message, file_id=file_id)
+        self.option, self.limit, self.used, self.wanted = option, limit, used, wanted
+
+
+class NoSuchFileError(RequestError):
+    """Nothing that can be handed out is stored under the name."""
+
+
+class RequestedVersionError(RequestError):
+    """The stored file is not (any more) the version that the request names."""
+
+
 class OptionError(TxStoreError, ValueError):
     """An option of the constructor has a value that it cannot have.
 
@@ -197,6 +232,18 @@ class LockTimeoutError(TxStoreError, TimeoutError):
         )
         self.path = path
         self.timeout = timeout
+
+
+class _WaitedError(TimeoutError):
+    def __init__(self, message: str) -> None:
+        super().__init__(_errno.ETIMEDOUT, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)  # no call failed that has this number
+
+
+class BusyError(TxStoreError, _WaitedError):
+    """The service reads other files just now; the same request can be sent again."""
 
 
 class StoreDiskError(TxStoreError, OSError):
@@ -299,3 +346,94 @@ class UnsupportedPlatformError(StoreDiskError):
             os.curdir,
         )
         self.platform = platform
+
+
+class FabricError(TxStoreError):
+    """Root of what goes wrong between this program, the fabric and the service at its other end."""
+
+
+class ConfigError(FabricError, ValueError):
+    """The folder of configuration cannot work; found before anything is connected.
+
+    :ivar path: the file or folder at fault
+    :ivar problem: what is wrong with it
+    """
+
+    def __init__(self, path: str, problem: str) -> None:
+        super().__init__(f"{path}: {problem}")
+        self.path, self.problem = path, problem
+
+
+class NoConnectionError(FabricError, ConnectionError):
+    """There is no connection to the fabric, or not any more, or it does not register a service."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_errno.ENOTCONN, message)
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class NoAnswerError(FabricError, _WaitedError):
+    """A request was sent, or could not be; whether the service carried it out is not known."""
+
+
+class RemoteError(FabricError, RuntimeError):
+    """The service, or the fabric in its stead, answered with an error.
+
+    :ivar code: the numeric code of the DXL error response
+    :ivar kind: what kind of error txstore's service says it is; empty where something else answered
+    :ivar facts: the error's facts as the service sent them
+    """
+
+    def __init__(self, message: str, *, code: int, kind: str, facts: Mapping[str, str]) -> None:
+        super().__init__(message)
+        self.code = code
+        self.kind = kind
+        self.facts = dict(facts)
+
+
+class GaveUpError(FabricError, _WaitedError):
+    """Nothing went forward for as long as the sender may wait; what the store has stays there."""
+
+
+class InterruptedSendError(FabricError, RuntimeError):
+    """The user asked to stop; what the store has stays there."""
+
+
+class FileChangedError(FabricError, ValueError):
+    """A file became another while it was on its way; nothing mixed was stored.
+
+    :ivar name: the file
+    :ivar file_id: id under which the store keeps what was sent of it; ``None`` where it does not
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+        self.file_id: str | None = None
+
+
+class UnsendableTextError(FabricError, ValueError):
+    """A text is not UTF-8, as all text in messages is; nothing was sent.
+
+    :ivar text: the text
+    """
+
+    def __init__(self, text: str, message: str | None = None) -> None:
+        super().__init__(message or f"{text!r} is not UTF-8 and cannot be sent")
+        self.text = text
+
+
+class UnsendableNameError(UnsendableTextError):
+    """A file's name is not UTF-8; nothing was sent.
+
+    :ivar name: the name
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(
+            name,
+            f"the name {name!r} is not UTF-8 and cannot be sent: give another name to store it as",
+        )
+        self.name = name

@@ -58,6 +58,8 @@ class SegmentRequest:
     :ivar payload: the segment's bytes
     :ivar cancel: whether the transfer is to be dropped
     :ivar store: what the file should be, on the last segment; else ``None``
+    :ivar name: what the file is to be called, as far as this segment says so
+    :ivar size: bytes that the whole file has, likewise
     :ivar file_id: the id given, or a fresh lower-case uuid4
     """
 
@@ -66,6 +68,8 @@ class SegmentRequest:
     payload: bytes
     cancel: bool = False
     store: FileClaim | None = None
+    name: str | None = None
+    size: int | None = None
     file_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +129,8 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
             received=result,
             file_id=file_id,
         )
-    return SegmentRequest(file_id, number, _payload(message.payload, file_id), store=store)
+    payload = _payload(message.payload, file_id)
+    return SegmentRequest(file_id, number, payload, store=store, name=name or None, size=size)
 
 
 def check_file_id(value: object, number: int = 1) -> str | None:

@@ -25,6 +25,7 @@ from txstore.housekeeping import Housekeeping
 from txstore.intents import Intents
 from txstore.journal.rows import Transfer
 from txstore.journal.upgrade import open_records
+from txstore.limits import Limits
 from txstore.locks import Deadline, Locks, TransferLock
 from txstore.options import Durability, file_mode, seconds
 from txstore.paths import NameRules, Place, Places, place_bytes
@@ -63,6 +64,7 @@ class FileStoreManager:
     :param mode: permission bits of the store's own files; ``0o660`` lets a group share the store
     :param allow_network_fs: use a working dir on a network file system all the same, on the
         caller's word that only one machine ever does
+    :param limits: what is taken at most; nothing is limited by default
     :param disk: the operating system's calls; tests pass their own
     :ivar storage_dir: absolute path of the storage dir
     :ivar working_dir: absolute path of the working dir
@@ -88,10 +90,12 @@ class FileStoreManager:
         lock_timeout: float = 30.0,
         mode: int = 0o600,
         allow_network_fs: bool = False,
+        limits: Limits | None = None,
         disk: Disk | None = None,
     ) -> None:
         self._level = level = Durability.of(durability)
         self._lock_timeout = seconds("lock_timeout", lock_timeout)
+        self._limits = limits or Limits()
         expire_after = seconds("expire_after", expire_after)
         keep_completed = seconds("keep_completed", keep_completed)
         with ExitStack() as made:
@@ -188,6 +192,7 @@ class FileStoreManager:
             if request.store is not None:
                 return self._last(row, staged, request, request.store, at, deadline)
             if request.number == row.segments + 1:
+                self._limits.check(request, row.offset)
                 self._appender.append(row, staged, request, at, deadline)
             elif request.number == row.segments:
                 self._appender.repeat(row, staged, request, at, deadline)
@@ -203,6 +208,7 @@ class FileStoreManager:
             return _stored(request)
         if request.number != 1:
             raise request.out_of_turn(0)
+        self._limits.check(request, 0)
         if request.store is None:
             self._appender.begin(request, lock, at, deadline)
             return FileStoreSegmentResult(request.file_id, 1)
@@ -223,8 +229,10 @@ class FileStoreManager:
         deadline: Deadline,
     ) -> FileStoreSegmentResult:
         """A last message while a transfer with its id is open."""
-        mismatch = None
+        mismatch, refusal = None, None
         if request.number == row.segments + 1:
+            refusal = self._limits.refusal(request, row.offset)
+        if request.number == row.segments + 1 and refusal is None:
             hasher = staged.hasher_at(row).copy()
             hasher.update(request.payload)
             if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
@@ -238,7 +246,7 @@ class FileStoreManager:
         if mismatch is not None:
             self._transfers.drop(row, deadline)
             raise mismatch
-        raise request.out_of_turn(row.segments)
+        raise refusal or request.out_of_turn(row.segments)
 
     @contextmanager
     def _held(

@@ -13,6 +13,7 @@ from txstore import FileStoreManager
 from txstore.dxl import InterruptedSendError, Link, NoAnswerError, RemoteError, ServiceConfig
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import ErrorReply, Reply, Topics
+from txstore.limits import Limits
 
 
 @dataclass
@@ -42,7 +43,8 @@ class LocalLink(Link):
         self._open()
 
     def _open(self) -> None:
-        self.manager = FileStoreManager(self._config.storage_dir, durability="none")
+        limits = Limits(max_file_size=self._config.max_file_size)
+        self.manager = FileStoreManager(self._config.storage_dir, durability="none", limits=limits)
         self._handlers = StoreHandlers(self.manager, self._config).by_topic()
 
     def serve_on(self, topic: str) -> None:

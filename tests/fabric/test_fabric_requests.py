@@ -16,6 +16,7 @@ from txstore import FileStoreManager
 from txstore.dxl import ServiceConfig
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import ErrorReply, Reply
+from txstore.limits import Limits
 
 SHA256_OF_X = "2d711642b726b04401627ca9fbac32f5c8530fb1903cc4db02258717921a4881"
 
@@ -62,7 +63,8 @@ def config(tmp_path: Path) -> ServiceConfig:
 
 @pytest.fixture
 def manager(config: ServiceConfig) -> Iterator[FileStoreManager]:
-    with FileStoreManager(config.storage_dir, durability="none") as manager:
+    limits = Limits(max_file_size=10)
+    with FileStoreManager(config.storage_dir, durability="none", limits=limits) as manager:
         yield manager
 
 
@@ -141,7 +143,7 @@ def test_another_version_than_asked_for_is_said_in_words(service: StoreHandlers)
     NO_SEGMENTS,
     ids=lambda value: repr(value)[:30],
 )
-@pytest.mark.parametrize("limits", [{}, {"max_file_size": 10, "max_transfers": 1}])
+@pytest.mark.parametrize("limits", [{}, {"max_transfers": 1}])
 def test_a_segment_that_cannot_be(
     manager: FileStoreManager,
     config: ServiceConfig,
@@ -175,7 +177,7 @@ def test_what_a_limit_refuses_is_named_in_the_log(
     manager: FileStoreManager, config: ServiceConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = StoreHandlers(manager, replace(config, max_file_size=10, max_transfers=1))
+    service = StoreHandlers(manager, replace(config, max_transfers=1))
     said = {"segment_number": "1", "file_id": "one", "name": "large.bin", "size": "11"}
     unsaid = {"segment_number": "1", "file_id": "two"}
     for payload, fields, text in (

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         GaveUpError,
         InterruptedSendError,
         NoAnswerError,
+        NoConnectionError,
         RemoteError,
         UnsendableNameError,
     )
@@ -36,6 +37,7 @@ _HOMES = {
     "InterruptedSendError": "errors",
     "Link": "link",
     "NoAnswerError": "errors",
+    "NoConnectionError": "errors",
     "RemoteError": "errors",
     "SendProgress": "sender",
     "SentFile": "sender",
@@ -54,6 +56,7 @@ __all__ = [
     "InterruptedSendError",
     "Link",
     "NoAnswerError",
+    "NoConnectionError",
     "RemoteError",
     "SendProgress",
     "SentFile",

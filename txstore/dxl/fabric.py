@@ -24,7 +24,14 @@ from dxlclient.client_config import DxlClientConfig
 from dxlclient.message import ErrorResponse, Message, Request, Response
 from dxlclient.service import ServiceRegistrationInfo
 
-from txstore.dxl.errors import ConfigError, FabricError, NoAnswerError, RemoteError
+from txstore.dxl.errors import (
+    ConfigError,
+    FabricError,
+    NoAnswerError,
+    NoConnectionError,
+    RemoteError,
+    UnsendableTextError,
+)
 from txstore.dxl.protocol import ErrorReply, Reply
 
 logger = logging.getLogger(__name__)
@@ -142,9 +149,9 @@ class _Attempt(threading.Thread):
         while self.is_alive() and not interrupted():
             self.join(_POLL)
         if self.is_alive():
-            raise FabricError(f"told to stop before it was possible to {what}")
+            raise NoConnectionError(f"told to stop before it was possible to {what}")
         if self._problem is not None:
-            raise FabricError(f"cannot {what}: {self._problem}") from self._problem
+            raise NoConnectionError(f"cannot {what}: {self._problem}") from self._problem
 
     def then(self, action: Callable[[], object]) -> None:
         """Do something after its end, whenever that comes."""
@@ -208,7 +215,7 @@ class Connection:
         :param interrupted: asked now and then; once true the wait ends
         :raises NoAnswerError: if the time, the connection or the caller's patience ended first
         :raises RemoteError: if the answer is an error
-        :raises FabricError: if the request holds text that no message can carry
+        :raises UnsendableTextError: if the request holds text that no message can carry
         """
         message = Request(topic)
         message.payload = payload
@@ -219,7 +226,7 @@ class Connection:
         try:
             self._client.async_request(message, answer)
         except UnicodeEncodeError as error:
-            raise FabricError(f"{error.object!r} is not UTF-8 and cannot be sent") from error
+            raise UnsendableTextError(error.object) from error
         while not answer.arrived.wait(_POLL):
             if not self.connected:
                 raise NoAnswerError("the connection to the fabric was lost")
@@ -329,7 +336,7 @@ def _check_reachable(config: Any) -> None:
                 problems.append(f"{host} port {broker.port}: {_without_codes(error)}")
             else:
                 return
-    raise FabricError(f"cannot connect to the fabric: {'; '.join(problems)}")
+    raise NoConnectionError(f"cannot connect to the fabric: {'; '.join(problems)}")
 
 
 def _shake_hands(context: ssl.SSLContext, plain: socket.socket) -> None:

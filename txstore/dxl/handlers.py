@@ -20,9 +20,7 @@ from txstore.dxl.protocol import (
     VERSION,
     ErrorReply,
     ListedFile,
-    NoSuchFileError,
     Reply,
-    RequestedVersionError,
     StatusAnswer,
     StoredVersion,
     brief,
@@ -31,7 +29,16 @@ from txstore.dxl.protocol import (
     json_reply,
     status_reply,
 )
-from txstore.errors import FieldError, NameRefusedError, RequestError, TxStoreError
+from txstore.errors import (
+    BusyError,
+    FieldError,
+    LimitError,
+    NameRefusedError,
+    NoSuchFileError,
+    RequestedVersionError,
+    RequestError,
+    TxStoreError,
+)
 from txstore.stored import Opened, StoredFiles
 
 logger = logging.getLogger(__name__)
@@ -47,14 +54,6 @@ READING_TIMEOUT = 1.0
 
 #: What opening a name says where nothing lies that could be handed out.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EINVAL, errno.ENXIO)
-
-
-class BusyError(TxStoreError):
-    """Other files are being read for their hashes."""
-
-
-class LimitError(RequestError):
-    """The request goes beyond a limit that the service's configuration sets."""
 
 
 class StoreHandlers:
@@ -113,7 +112,7 @@ class StoreHandlers:
     def _store(self, message: Any) -> Reply:
         fields = message.other_fields
         if isinstance(fields, Mapping):
-            self._check_limits(fields, message.payload)
+            self._check_limits(fields)
         result = self._manager.store_segment(message)
         # A transfer that is cancelled the store logs itself.
         if result.file_result == FileStoreResultProp.STORE:
@@ -124,40 +123,32 @@ class StoreHandlers:
             )
         return json_reply(result.to_dict())
 
-    def _check_limits(self, fields: Mapping[str, Any], payload: Any) -> None:
-        """Refuse what goes beyond the configuration's limits.  Repeats are the store's to judge.
+    def _check_limits(self, fields: Mapping[str, Any]) -> None:
+        """Refuse a new transfer where as many are unfinished as the configuration allows.
 
-        A sender that says the whole file's size with its first segment is refused then; one that
-        does not, as upstream's, when the file has grown too large.
+        Repeats are the store's to judge, and so is how large a file may be.
         """
-        largest = self._config.max_file_size
         most = self._config.max_transfers
-        result = fields.get(FileStoreProp.RESULT)
-        if (largest is None and most is None) or result == FileStoreResultProp.CANCEL:
+        # A file that comes in one segment leaves no unfinished transfer behind, a cancel neither.
+        if most is None or fields.get(FileStoreProp.RESULT):
             return
-        payload_size = len(payload) if isinstance(payload, bytes) else 0
-        if largest is not None and payload_size > largest:
-            raise _too_large(fields, largest)
+        if _number_in(fields, FileStoreProp.SEGMENT_NUMBER) != 1:
+            return
         file_id = fields.get(FileStoreProp.ID)
         status = self._manager.status(file_id) if file_id else None
-        segments, received = 0, 0
-        number = _number_in(fields, FileStoreProp.SEGMENT_NUMBER)
-        if status is not None and (status.state != "stored" or number == status.segments_received):
-            segments, received = status.segments_received, status.bytes_received
-        if number != segments + 1:
+        if status is not None and status.state != "stored":
             return
-        size = max(received + payload_size, _number_in(fields, FileStoreProp.SIZE) or 0)
-        if largest is not None and size > largest:
-            raise _too_large(fields, largest)
-        # A file that comes in one segment leaves no unfinished transfer behind.
-        if most is not None and segments == 0 and not result:
-            under_way = len(self._manager.transfers())
-            if under_way >= most:
-                raise LimitError(
-                    f"{_file(fields)} is refused: {under_way} transfers are under way, and no more"
-                    " are taken",
-                    file_id=file_id,
-                )
+        under_way = len(self._manager.transfers())
+        if under_way >= most:
+            raise LimitError(
+                f"{_file(fields)} is refused: {under_way} transfers are under way, and no more"
+                " are taken",
+                option="max_transfers",
+                limit=most,
+                used=under_way,
+                wanted=under_way + 1,
+                file_id=file_id,
+            )
 
     def _status(self, message: Any) -> Reply:
         file_id = decode_json(message.payload).get("file_id")
@@ -246,13 +237,6 @@ def _file(fields: Mapping[str, Any]) -> str:
     file_id = fields.get(FileStoreProp.ID)
     what = f"The file {name!r:.100}" if name else "The file"
     return f"{what} with id {file_id!r:.300}" if file_id else what
-
-
-def _too_large(fields: Mapping[str, Any], largest: int) -> LimitError:
-    return LimitError(
-        f"{_file(fields)} is refused: files of at most {largest} bytes are taken",
-        file_id=fields.get(FileStoreProp.ID),
-    )
 
 
 def _is_name(value: object) -> bool:

@@ -229,21 +229,13 @@ def decode_json(payload: bytes | None) -> dict[str, Any]:
     return value
 
 
-class RequestedVersionError(errors.RequestError):
-    """The stored file is not (any more) the version that the request names."""
-
-
-class NoSuchFileError(errors.RequestError):
-    """Nothing that can be handed out is stored under the name."""
-
-
 _KINDS: tuple[tuple[type[BaseException], ErrorKind], ...] = (
     (errors.RepeatMismatchError, ErrorKind.REPEAT),
     (errors.SequenceError, ErrorKind.SEQUENCE),
     (errors.FileMismatchError, ErrorKind.MISMATCH),
     (errors.StagingDamagedError, ErrorKind.DAMAGED),
-    (RequestedVersionError, ErrorKind.CHANGED),
-    (NoSuchFileError, ErrorKind.NOT_FOUND),
+    (errors.RequestedVersionError, ErrorKind.CHANGED),
+    (errors.NoSuchFileError, ErrorKind.NOT_FOUND),
     (ValueError, ErrorKind.REFUSED),
 )
 

@@ -12,10 +12,11 @@ from typing import Any
 
 from txstore import FileStoreManager
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.errors import FabricError, NoAnswerError
+from txstore.dxl.errors import FabricError, NoAnswerError, NoConnectionError
 from txstore.dxl.fabric import Connection, load_client_config
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
+from txstore.limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class FileTransferService:
         check_at = time.monotonic()
         while not self._stop.wait(LOOK_EVERY):
             if not connection.connected:
-                raise FabricError("the connection to the fabric was lost")
+                raise NoConnectionError("the connection to the fabric was lost")
             if service_id and self._unheard < UNHEARD and time.monotonic() >= check_at:
                 self._check(connection, service_id)
                 check_at = time.monotonic() + CHECK_EVERY
@@ -214,4 +215,5 @@ def open_store(config: ServiceConfig) -> FileStoreManager:
         lock_timeout=config.lock_timeout,
         mode=config.mode,
         allow_network_fs=config.allow_network_fs,
+        limits=Limits(max_file_size=config.max_file_size),
     )
