@@ -265,10 +265,11 @@ class FileStoreManager:
         if self._level.keeps_files:
             self._home.make_durable()
         row = self._records.find(request.file_id, deadline)
-        segments = row.segments if row is not None else 0
         if row is not None and row.publish_place is not None:
             self._intents.withdraw_unless_renamed(row, at, deadline)
+            # Where the file was there already, its transfer is finished: nothing is dropped then.
             row = self._records.find(request.file_id, deadline)
+        segments = row.segments if row is not None else 0
         if row is not None:
             if not self._transfers.drop(row, deadline):
                 raise self._transfers.taken_over(row)

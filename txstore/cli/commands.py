@@ -25,7 +25,7 @@ from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.source import Source
 from txstore.dxl import commands as fabric
 from txstore.dxl.protocol import STORE_TOPIC
-from txstore.errors import LockTimeoutError
+from txstore.errors import LockTimeoutError, StagingDamagedError
 from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
 
 
@@ -175,24 +175,33 @@ def cancel(
         raise click.UsageError("--topic goes with --config only.")
     with _existing(storage_dir, working_dir) as store:
         try:
-            status = store.status(file_id)
-            if status is None:
-                raise click.ClickException(
-                    f"no transfer {shown(file_id)} is known; nothing was done."
-                )
-            if status.state == "stored":
-                raise click.ClickException(f"{shown(file_id)} is stored already; nothing was done.")
-            store.cancel(file_id)
+            dropped = _drop(store, file_id)
         except LockTimeoutError as error:
             raise click.ClickException(
                 f"{shown(file_id)} was not cancelled: another process has been busy with it for"
                 f" {error.timeout:g} s ({error.path}). Stop that process, or try again later."
             ) from error
-    say(f"cancelled {shown(file_id)}: {human(status.bytes_received)} dropped")
+    say(f"cancelled {shown(file_id)}: {dropped} dropped")
 
 
 for _command in (fabric.serve, fabric.send, fabric.get, fabric.files):
     txstore.add_command(_command)
+
+
+def _drop(store: FileStoreManager, file_id: str) -> str:
+    """Drop a transfer; how much it was, in words."""
+    try:
+        found = store.status(file_id)
+    except StagingDamagedError:
+        found = None  # its bytes are lost, and the more is it to be dropped
+    segments = store.cancel(file_id).segments_received
+    if segments:
+        return human(found.bytes_received) if found else f"{segments} segments"
+    # It may have been finished since.
+    found = store.status(file_id)
+    if found is None:
+        raise click.ClickException(f"no transfer {shown(file_id)} is known; nothing was done.")
+    raise click.ClickException(f"{shown(file_id)} is stored already; nothing was done.")
 
 
 def _targets(files: tuple[str, ...], name: str | None) -> list[tuple[str, str]]:

@@ -15,7 +15,7 @@ transfer stays, and the next run checks it in the same way.
 
 Two runs for one file may meet on one transfer.  Each of them reads the transfer's status again
 whenever it is out of step, and goes on from there; one that finds the transfer finished by the
-other believes it only after reading the stored file.
+other believes it only after reading the stored file.  One that finds it gone was cancelled.
 """
 
 from __future__ import annotations
@@ -46,11 +46,22 @@ _READABLE = 60
 _MAX_STALLED = 10
 
 
+class CancelledError(CommandError):
+    """Somebody dropped the transfer while this run was at it."""
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(
+            f"cancelled. Its transfer {file_id} was dropped on the way. To store the file after"
+            " all, run the same command again."
+        )
+
+
 @dataclass(frozen=True)
 class Checked:
-    """The source was read again up to `offset`, to compare it with what the store holds."""
+    """A file was read up to `offset` of the first `total` bytes, to compare it with another."""
 
     offset: int
+    total: int
 
 
 @dataclass(frozen=True)
@@ -114,62 +125,94 @@ class Put:
         self._segments = 0
         #: the transfer that is worked on; ``None`` until one was found or begun
         self.file_id: str | None = None
+        self._dropped_by_others: str | None = None
 
     def run(self) -> Iterator[Event]:
-        """Do all of it, a step an event; whoever stops between two events leaves it resumable."""
+        """Do all of it, a step an event; whoever stops between two events leaves it resumable.
+
+        :raises CancelledError: somebody dropped the transfer
+        """
         furthest, stalled = -1, 0
         while stalled < _MAX_STALLED:
-            if self.file_id is not None and (yield from self._stored_by_another(self.file_id)):
-                yield Stored(0, by_another=True)
-                return
-            if not (yield from self._take_up()):
-                yield Stored(0, already=True)
-                return
-            stalled = 0 if self._hash.offset > furthest else stalled + 1
-            furthest = max(furthest, self._hash.offset)
+            stalled += 1
             try:
+                if (stored := (yield from self._take_up())) is not None:
+                    yield stored
+                    return
+                if self._hash.offset > furthest:
+                    furthest, stalled = self._hash.offset, 0
                 yield from self._send_rest()
                 return
             except SequenceError:
                 continue
             except StagingDamagedError as error:
-                self._store.cancel(error.file_id)
-                yield StartedOver("the store has lost bytes that it had received")
+                yield from self._drop(error.file_id, "the store has lost bytes of it")
             except FileMismatchError:
+                self.file_id = None
                 yield StartedOver("what the store received was not this file")
         raise CommandError("others keep changing its transfer. Run the same command again later.")
 
-    def _take_up(self) -> Generator[Event, None, bool]:
-        """Find a transfer that is the beginning of the source, or begin one; ``False``: there is
-        nothing to send, since the file is stored."""
-        again = self.file_id is not None
-        while (found := self._begun()) is not None:
+    def _take_up(self) -> Generator[Event, None, Stored | None]:
+        """Find a transfer that is the beginning of the source, or begin one; ``Stored`` where
+        nothing is left to send."""
+        while (found := self._found()) is not None:
+            if found.state == "stored":
+                if (yield from self._is_in_storage()):
+                    return Stored(0, by_another=True)
+                self.file_id = None
+                continue
             reason = yield from self._mismatch(found)
-            if reason is None:
+            if reason is not None:
+                yield from self._drop(found.file_id, reason)
+                continue
+            self._segments = found.segments_received
+            if found.file_id != self.file_id:
                 self.file_id = found.file_id
-                self._segments = found.segments_received
-                if not again:
-                    yield Resumed(found.bytes_received)
-                return True
-            self._store.cancel(found.file_id)
-            yield StartedOver(reason)
+                yield Resumed(found.bytes_received)
+            return None
         if (yield from self._stored_already()):
-            return False
+            return Stored(0, already=True)
+        if self._dropped_by_others is not None:
+            raise CancelledError(self._dropped_by_others)
         self.file_id = self._prefix + uuid.uuid4().hex[:8]
         self._segments = 0
         yield from self._move_to(0)
-        return True
+        return None
 
-    def _begun(self) -> TransferStatus | None:
-        """The transfer that this run is at, else the one that an earlier run brought furthest."""
+    def _found(self) -> TransferStatus | None:
+        """The transfer that this run is at, else the one that an earlier run brought furthest.
+
+        It is settled: what a power loss took of it is not in it any more.  So one that is gone
+        later was dropped by somebody.
+        """
+        if self.file_id is not None and self._segments > 0:
+            if (found := self._store.status(self.file_id)) is None:
+                raise CancelledError(self.file_id)
+            return found
         ours = [t for t in self._store.transfers() if t.file_id.startswith(self._prefix)]
-        return max(ours, key=lambda t: (t.file_id == self.file_id, t.bytes_received), default=None)
+        ours.sort(key=lambda transfer: transfer.bytes_received, reverse=True)
+        settled = (self._store.status(transfer.file_id) for transfer in ours)
+        return next(filter(None, settled), None)
+
+    def _drop(self, file_id: str, reason: str) -> Generator[Event, None, None]:
+        """Drop a transfer that cannot be gone on with."""
+        self.file_id = None
+        if self._store.cancel(file_id).segments_received:
+            yield StartedOver(reason)
+        else:
+            # Either by another run, which found the same and has begun anew, or by a person who
+            # does not want the file to be stored.
+            self._dropped_by_others = file_id
 
     def _mismatch(self, found: TransferStatus) -> Generator[Event, None, str | None]:
         """Why `found` is not the beginning of the source, or ``None`` where it is."""
         if found.bytes_received > self._source.size:
             return "the source is shorter than what the store had received"
-        yield from self._move_to(found.bytes_received)
+        for event in self._move_to(found.bytes_received):
+            yield event
+            # It may take minutes, in which a person may have cancelled it.
+            if event.offset < event.total and self._store.status(found.file_id) is None:
+                return "it was dropped"
         # Not known where a worker without OpenSSL wrote last: then the last message's hash tells.
         if found.sha256 not in (None, self._hash.followed_by(b"")):
             return "the source has changed since the last run"
@@ -219,16 +262,13 @@ class Put:
         self._source.check_unchanged()
         return sha256 == self._hash.followed_by(b"")
 
-    def _stored_by_another(self, file_id: str) -> Generator[Event, None, bool]:
-        """Whether `file_id` is finished and the file in the storage is, byte for byte, this one."""
-        status = self._store.status(file_id)
-        if status is None or status.state != "stored":
-            return False
+    def _is_in_storage(self) -> Generator[Event, None, bool]:
+        """Whether the file in the storage is, byte for byte, this one."""
         try:
             with Source(os.path.join(self._store.storage_dir, self._name)) as stored:
                 theirs = PrefixHash(stored)
                 for offset in theirs.move_to(stored.size):
-                    yield Checked(offset)
+                    yield Checked(offset, stored.size)
         except SourceError:
             # Moved, removed or replaced since: then this run stores it again.
             return False
@@ -236,6 +276,6 @@ class Put:
         self._source.check_unchanged()
         return theirs.followed_by(b"") == self._hash.followed_by(b"")
 
-    def _move_to(self, offset: int) -> Generator[Event, None, None]:
+    def _move_to(self, offset: int) -> Generator[Checked, None, None]:
         for reached in self._hash.move_to(offset):
-            yield Checked(reached)
+            yield Checked(reached, offset)
