@@ -378,6 +378,10 @@ class NoAnswerError(FabricError, _WaitedError):
     """A request was sent, or could not be; whether the service carried it out is not known."""
 
 
+class NotSentError(NoAnswerError):
+    """There was no connection to send a request over: nobody got it."""
+
+
 class RemoteError(FabricError, RuntimeError):
     """The service, or the fabric in its stead, answered with an error.
 

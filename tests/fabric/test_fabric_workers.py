@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -275,6 +276,16 @@ def _anothers_key(folder: Path) -> None:
     path.write_text(path.read_text().replace("client.key", "broker.key"))
 
 
+def _encrypted_key(folder: Path) -> None:
+    path = folder / "dxlclient.config"
+    key = next(
+        line[11:] for line in path.read_text().splitlines() if line.startswith("PrivateKey=")
+    )
+    encrypt = ["openssl", "pkcs8", "-topk8", "-passout", "pass:secret", "-in", key]
+    subprocess.run([*encrypt, "-out", str(folder / "encrypted.key")], check=True, timeout=PATIENCE)
+    path.write_text(path.read_text().replace(key, str(folder / "encrypted.key")))
+
+
 def _no_broker(folder: Path) -> None:
     path = folder / "dxlclient.config"
     path.write_text(path.read_text().split("[Brokers]")[0] + "[Brokers]\n")
@@ -302,6 +313,7 @@ def _bad_logging_class(folder: Path) -> None:
         (_no_client_config, "there is no such file"),
         (_no_certificate, "missing.crt"),
         (_anothers_key, "KEY_VALUES_MISMATCH|mismatch"),
+        (_encrypted_key, "encrypted.key is encrypted"),
         (_no_broker, "names no broker"),
         (_bad_logging, "logging.config"),
         (_bad_logging_class, "missing"),

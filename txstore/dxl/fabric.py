@@ -8,6 +8,7 @@ again.  Here a lost connection is noticed at once and replaced by a new one, fro
 from __future__ import annotations
 
 import logging
+import math
 import os
 import re
 import socket
@@ -79,6 +80,13 @@ def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
         raise ConfigError(path, "names no broker")
     try:
         _tls_context(config)
+    except _EncryptedKeyError as error:
+        raise ConfigError(
+            path,
+            f"its private key {config.private_key} is encrypted, and nobody is there to type the"
+            " passphrase. Take it off (openssl pkey -in KEY -out NEWKEY) and let only the"
+            " program's own user read the file",
+        ) from error
     except (OSError, ValueError) as error:
         raise ConfigError(
             path,
@@ -93,6 +101,10 @@ def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
     # throw each other off for ever.
     config._client_id = f"{{{uuid.uuid4()}}}"
     return config
+
+
+class _EncryptedKeyError(Exception):
+    """A private key asks for a passphrase."""
 
 
 class _Answer(ResponseCallback):  # type: ignore[misc]
@@ -140,16 +152,21 @@ class _Attempt(threading.Thread):
         except Exception as error:  # noqa: BLE001 - sockets', TLS's, MQTT's and dxlclient's own
             self._problem = error
 
-    def wait(self, interrupted: Callable[[], bool], what: str) -> None:
+    def wait(self, interrupted: Callable[[], bool], what: str, deadline: float = math.inf) -> None:
         """Wait for its end.
 
         :param interrupted: asked now and then; once true the wait ends before
-        :raises FabricError: it failed, or was still under way when the wait ended
+        :param deadline: when it ends in any case, on the monotonic clock
+        :raises NoConnectionError: it failed, or was still under way when the wait ended
         """
         while self.is_alive() and not interrupted():
+            if time.monotonic() >= deadline:
+                raise NoConnectionError(f"cannot {what}: it takes too long")
             self.join(_POLL)
         if self.is_alive():
             raise NoConnectionError(f"told to stop before it was possible to {what}")
+        if isinstance(self._problem, NoConnectionError):
+            raise self._problem
         if self._problem is not None:
             raise NoConnectionError(f"cannot {what}: {self._problem}") from self._problem
 
@@ -167,11 +184,22 @@ class Connection:
     """One connection to one broker of a fabric; once lost it stays lost.
 
     :param interrupted: asked now and then while connecting or registering; once true it is given up
-    :raises FabricError: if no broker could be connected to
+    :param timeout: seconds that connecting may take; a broker that takes the connection and then
+        says nothing would hold dxlclient for minutes
+    :raises NoConnectionError: if no broker could be connected to
     """
 
-    def __init__(self, config: Any, interrupted: Callable[[], bool] = bool) -> None:
-        _check_reachable(config)
+    def __init__(
+        self,
+        config: Any,
+        interrupted: Callable[[], bool] = bool,
+        timeout: float = math.inf,
+    ) -> None:
+        deadline = time.monotonic() + timeout
+        # Apart, since looking up a name may take long.
+        _Attempt(lambda: _check_reachable(config)).wait(
+            interrupted, "connect to the fabric", deadline
+        )
         self._client: Any = DxlClient(config)
         self._serves = False
         self._shared: list[str] = []
@@ -182,7 +210,7 @@ class Connection:
         self._interrupted = interrupted
         attempt = _Attempt(self._client.connect)
         try:
-            attempt.wait(interrupted, "connect to the fabric")
+            attempt.wait(interrupted, "connect to the fabric", deadline)
         except FabricError:
             if attempt.is_alive():
                 attempt.then(self._close)
@@ -249,7 +277,7 @@ class Connection:
         """Register a service with the fabric and answer its requests from now on.
 
         :return: the id of this instance of the service
-        :raises FabricError: if the fabric does not confirm it
+        :raises NoConnectionError: if the fabric does not confirm it
         """
         self._serves = True
         service = ServiceRegistrationInfo(self._client, service_type)
@@ -261,14 +289,17 @@ class Connection:
         return str(service.service_id)
 
     def share(self, group: str, handlers: Mapping[str, Handler]) -> None:
-        """Answer requests in turn with all others of ``group``, on a plain MQTT broker."""
+        """Answer requests in turn with all others of ``group``, on a plain MQTT broker.
+
+        :raises NoConnectionError: if the broker does not confirm it
+        """
         self._serves = True
         for topic, handler in handlers.items():
             self._client.add_request_callback(topic, _Responder(self._client, handler))
-        for topic in handlers:
-            shared = f"$share/{group}/{topic}"
-            self._client.subscribe(shared)
-            self._shared.append(shared)
+        self._shared = [f"$share/{group}/{topic}" for topic in handlers]
+        # A broker that says nothing is waited for, and for long.
+        attempt = _Attempt(lambda: list(map(self._client.subscribe, self._shared)))
+        attempt.wait(self._interrupted, "subscribe")
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> bool:
         """Take no new requests, answer those that have come, and disconnect.
@@ -313,8 +344,13 @@ def _tls_context(config: Any) -> ssl.SSLContext:
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     context.set_ciphers("DEFAULT:AES128-SHA256")
     context.load_verify_locations(config.broker_ca_bundle)
-    context.load_cert_chain(config.cert_file, config.private_key)
+    # Without it OpenSSL would ask on the terminal, of a service too.
+    context.load_cert_chain(config.cert_file, config.private_key, _no_passphrase)
     return context
+
+
+def _no_passphrase() -> str:
+    raise _EncryptedKeyError
 
 
 def _check_reachable(config: Any) -> None:
@@ -322,7 +358,7 @@ def _check_reachable(config: Any) -> None:
 
     It would not say what is wrong with a certificate, and one of its threads would die of it.
 
-    :raises FabricError: no broker takes connections
+    :raises NoConnectionError: no broker takes connections
     """
     if config.use_websockets and config.proxy_addr is not None:
         return

@@ -16,9 +16,10 @@ from txstore.dxl.errors import (
     GaveUpError,
     InterruptedSendError,
     NoAnswerError,
+    NotSentError,
     RemoteError,
 )
-from txstore.dxl.fabric import Connection, load_client_config
+from txstore.dxl.fabric import REACH_TIMEOUT, Connection, load_client_config
 from txstore.dxl.protocol import FABRIC_ERROR, ErrorKind
 
 logger = logging.getLogger(__name__)
@@ -91,6 +92,7 @@ class Link:
 
         :param timeout: seconds, instead of ``answer_timeout``
         :raises NoAnswerError: there was no answer, for whatever reason
+        :raises NotSentError: there was no connection; nobody got the request
         :raises RemoteError: the answer is an error
         :raises InterruptedSendError: :attr:`stop` is set
         """
@@ -99,10 +101,12 @@ class Link:
             self.close()
         try:
             if self._connection is None:
-                self._connection = Connection(self._config, self.stop.is_set)
+                # As long as an answer, unless there is less patience than that.
+                patience = max(REACH_TIMEOUT, min(self.answer_timeout, self.retry_for))
+                self._connection = Connection(self._config, self.stop.is_set, patience)
         except FabricError as error:
             self._check_stop()
-            raise NoAnswerError(str(error)) from error
+            raise NotSentError(str(error)) from error
         began = time.monotonic()
         try:
             answer = self._connection.request(
@@ -122,12 +126,25 @@ class Link:
     def first_timeout(self, topic: str) -> float:
         """Seconds after which a request is sent for the second time.
 
-        A killed service never answers what it had at hand.  Where answers take milliseconds there
-        is no need to wait for it as long as for a slow one, since a request may come twice.
+        A killed service never answers what it had at hand, and a service that has not come back to
+        the broker yet never hears of it.  Where answers take milliseconds there is no need to wait
+        for it as long as for a slow one, since a request may come twice.
         """
-        if topic not in self._slowest:
+        slowest = self._slowest.get(topic, max(self._slowest.values(), default=None))
+        if slowest is None:
             return self.answer_timeout
-        return min(self.answer_timeout, max(SOONEST, MUCH_LATER * self._slowest[topic]))
+        return min(self.answer_timeout, max(SOONEST, MUCH_LATER * slowest))
+
+    def next_timeout(self, timeout: float, problem: NoAnswerError) -> float:
+        """Seconds to wait for the same request after it got no answer within ``timeout``.
+
+        Longer each time, since the service may have become slow; but not at once as long as can
+        be: after an outage the service may come back later than the sender, and what is sent to
+        nobody meanwhile is not answered however long it is waited for.
+        """
+        if isinstance(problem, NotSentError):
+            return timeout
+        return min(timeout * 2, self.answer_timeout)
 
     def ask(self, topic: str, payload: bytes, fields: Mapping[str, str] | None = None) -> Any:
         """Ask until there is an answer, with growing pauses; the request is always the same.
@@ -142,7 +159,7 @@ class Link:
             try:
                 return self.once(topic, payload, fields, timeout=timeout)
             except NoAnswerError as error:
-                timeout = self.answer_timeout
+                timeout = self.next_timeout(timeout, error)
                 patience.use(error)
             except RemoteError as error:
                 if not is_temporary(error):

@@ -13,6 +13,7 @@ from txstore.dxl.errors import (
     FabricError,
     FileChangedError,
     NoAnswerError,
+    NotSentError,
     RemoteError,
     UnsendableNameError,
 )
@@ -169,7 +170,8 @@ class FileSender:
 
     def _service_resumes(self) -> bool:
         """Whether the service is txstore's.  Upstream's does not listen on the status topic."""
-        if self._resumable is None:
+        patience = Patience(self._link)
+        while self._resumable is None:
             probe = str(uuid.uuid4())
             try:
                 self._link.once(
@@ -178,6 +180,9 @@ class FileSender:
                     timeout=min(PROBE_TIMEOUT, self._link.answer_timeout),
                 )
                 self._resumable = True
+            except NotSentError as error:
+                patience.use(error)
+                continue
             except (NoAnswerError, RemoteError):
                 # Cancelling what was never begun does nothing, and every service answers it.
                 fields = {FileStoreProp.ID: probe, FileStoreProp.SEGMENT_NUMBER: "1"}
@@ -231,7 +236,7 @@ class FileSender:
                 return
             except NoAnswerError as error:
                 tries += 1
-                timeout = self._link.answer_timeout
+                timeout = self._link.next_timeout(timeout, error)
                 patience.use(error)
                 # Only while small requests are answered can the segment's size be the reason.
                 self._ask_status(file_id)
