@@ -88,6 +88,18 @@ def test_name_may_lead_into_subfolders(source: Path, storage: Path) -> None:
     assert stored(storage) == {"a/b/c.bin": source.read_bytes()}
 
 
+def test_a_name_with_a_slash_at_its_end_is_a_folder(
+    tmp_path: Path, source: Path, storage: Path
+) -> None:
+    run(*put(source, storage, "--name", "new/folder/"))
+    assert (storage / "new" / "folder" / source.name).read_bytes() == source.read_bytes()
+    other = tmp_path / "other.bin"
+    other.write_bytes(b"other")
+    run(*put(source, storage, other, "--name", "both/"))
+    assert {path.name for path in (storage / "both").iterdir()} == {source.name, other.name}
+    assert "outside" in run(*put(source, storage, "--name", "../"), code=1).stderr
+
+
 def test_a_name_that_is_no_text_is_stored_or_refused_in_words(
     tmp_path: Path, storage: Path
 ) -> None:

@@ -56,7 +56,10 @@ def txstore() -> None:
 @txstore.command()
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @_folders()
-@click.option("--name", help="Name to store the (only) FILE under. [default: its base name]")
+@click.option(
+    "--name",
+    help="Name to store FILE as; with a / at its end, a folder. [default: FILE's own last part]",
+)
 @click.option(
     "--segment-size",
     callback=segment_size,
@@ -208,13 +211,14 @@ def _targets(files: tuple[str, ...], name: str | None) -> list[tuple[str, str]]:
     """Each source and the name it is stored under; no two under one."""
     if "" in files:
         raise click.UsageError("FILE is empty: it must be the path of a file.")
-    if name is not None:
+    if name == "":
+        raise click.UsageError("--name is empty: it must be the name of a file.")
+    if name is not None and not name.endswith("/"):
         if len(files) > 1:
-            raise click.UsageError("--name goes with one FILE only.")
-        if not name:
-            raise click.UsageError("--name is empty: it must be the name of a file.")
+            raise click.UsageError("--name goes with one FILE only, unless it ends with a /.")
         return [(files[0], name)]
-    targets = [(path, os.path.basename(os.path.abspath(path))) for path in files]
+    below = name or ""
+    targets = [(path, below + os.path.basename(os.path.abspath(path))) for path in files]
     counts = Counter(target for _, target in targets)
     twice = [target for target, count in counts.items() if count > 1]
     if twice:
