@@ -56,11 +56,26 @@ def test_the_examples_are_tests_that_pass(tmp_path: Path) -> None:
     ("name", "right", "wrong"),
     [
         ("intake", "(self.folder / name).stat().st_size", 'int(message.other_fields["size"])'),
-        ("quota", " if isinstance(fields, dict) else None", ""),
-        ("quota", ' and fields.get("segment_number") == str(known.segments_received + 1)', ""),
+        ("quota", "not isinstance(fields, dict) or ", ""),
+        ("quota", " if is_next else 0", ""),
+        ("quota", 'int(fields["segment_number"])', 'fields["segment_number"]'),
+        ("quota", "segments, size = 0, 0", "segments, size = -1, 0"),
+        ("quota", ' and known.state != "stored"', ""),
+        ("quota", "int(fields", "file_id and int(fields"),
+        ("quota", ' or fields.get("result") == "cancel"', ' or fields.get("result")'),
         ("inbox", "error.errno != errno.ENOSPC", "False"),
     ],
-    ids=["old size", "no mapping", "repeat", "other error"],
+    ids=[
+        "old size",
+        "no mapping",
+        "repeat",
+        "number as text",
+        "first segment",
+        "id used again",
+        "no id",
+        "only segment",
+        "other error",
+    ],
 )
 def test_the_examples_find_the_mistake_they_are_about(
     tmp_path: Path, name: str, right: str, wrong: str
