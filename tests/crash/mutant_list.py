@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from crash.mutants_closing import CLOSING
 from crash.mutants_journal import JOURNAL
 from crash.mutants_published import PUBLISHED
 from crash.mutants_staged import STAGED
 
-MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL]
+MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING]

@@ -146,10 +146,8 @@ JOURNAL = [
         (
             Patch(
                 "Connection.close",
-                """\
-                if locked:
-                    self.settle_wal()""",
-                "self.settle_wal()",
+                "locked",
+                "True",
             ),
         ),
         ("tests/crash/test_journal_log.py",),

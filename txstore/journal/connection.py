@@ -16,8 +16,9 @@ import sqlite3
 
 from txstore.disk import Disk
 from txstore.errors import JournalError, ReplacedError
+from txstore.journal import handles
 from txstore.journal.files import OpenFiles
-from txstore.journal.sqlite import SELECT_VERSION, check_version, connect, translate
+from txstore.journal.sqlite import SELECT_VERSION, check_version, translate
 from txstore.journal.wal import WalFile, release_reserve
 from txstore.locks import Deadline
 
@@ -77,16 +78,17 @@ class Connection:
 
     def _open(self) -> sqlite3.Connection:
         inode = self._files.inode()
-        connection = connect(self._disk, self._path, "rw", self._patience)
+        connection = handles.open_writing(self._disk, self._path, self._patience)
         wal = None
         try:
             self._prove_mode(connection)
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             self.check_version(connection)
+            handles.close_left(inode)
             wal = WalFile(self._disk, os.path.basename(self._path) + "-wal", self._folder_fd)
             self._files.were_opened(inode, wal.inode)
         except BaseException:
-            connection.close()
+            handles.close_unsettled(connection)
             if wal is not None:
                 wal.close()
             raise
@@ -114,23 +116,37 @@ class Connection:
         self._files.verify()
 
     def close(self, *, locked: bool = True) -> None:
-        """Close the connection, if any; the last of all checkpoints, and removes the WAL.
+        """Close the connection, if any; the last of all checkpoints, and removes the WAL, if that
+        is settled.
 
         :param locked: whether the journal lock is held: without it somebody else may be writing
             the WAL, and what is written anew would be older than that
         """
-        if self.sqlite is None:
+        connection, wal, settled = self.sqlite, self.wal, False
+        if connection is None:
             return
-        try:
-            if locked:
+        if locked:
+            try:
+                self._files.verify_removable()
                 self.settle_wal()
-        except OSError as error:
-            logger.warning("The journal's log could not be flushed: %s", error)
-        connection, self.sqlite = self.sqlite, None
-        wal, self.wal = self.wal, None
+                settled = True
+            except OSError as error:
+                logger.warning("The journal's log could not be flushed: %s", error)
+        self.sqlite = self.wal = None
+        if settled:
+            handles.close_settled(connection)
+        else:
+            handles.close_unsettled(connection)
         if wal is not None:
             wal.close()
-        connection.close()
+
+    def abandon(self) -> None:
+        """Forget the connection and the WAL without a call to SQLite or the kernel: they are
+        another process's, or nobody knows what their descriptors lead to.  They stay in memory as
+        they are, and nothing ever finalises them."""
+        wal, self.sqlite, self.wal = self.wal, None, None
+        if wal is not None:
+            wal.abandon()
 
     def settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.

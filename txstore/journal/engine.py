@@ -236,15 +236,14 @@ class Journal:
                 self.mutex.release()
 
     def _close_locked(self, timeout: float) -> None:
-        """:param timeout: seconds to wait for the journal lock; without it somebody else is at the
-        journal, so that this connection is not the last"""
+        """:param timeout: seconds to wait for the journal lock; without it the WAL cannot be
+        settled, and the connection is closed without a checkpoint"""
         if self._connection.sqlite is None:
             return
         try:
             with self._lock.held(Deadline(timeout)):
                 self._connection.close()
         except BaseException as error:
-            # SQLite makes sure by locks of its own that nobody commits while the last one closes.
             self._connection.close(locked=False)
             if not isinstance(error, OSError):
                 raise  # a Ctrl-C; but no fork may take the connection along
@@ -267,6 +266,7 @@ class Journal:
 
     def forget(self) -> None:
         self.mutex = threading.Lock()
+        self._connection.abandon()
 
 
 # Written out as classes: these are entered several times a segment, and a generator costs more

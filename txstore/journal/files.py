@@ -57,6 +57,20 @@ class OpenFiles:
             self.verify_one(suffix)
         self._version = version
 
+    def verify_removable(self) -> None:
+        """Check, before SQLite removes the WAL, that its path leads to no other one: of somebody
+        who found this journal gone.
+
+        :raises ReplacedError: it does, or there is another journal
+        """
+        for suffix in ("", "-wal"):
+            try:
+                found = self._disk.stat(self._path + suffix)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if (found.st_dev, found.st_ino) != self._inodes.get(suffix):
+                raise ReplacedError(self._path + suffix, "journal")
+
     def verify_one(self, suffix: str = "") -> None:
         """As ``verify``, of one of them, if it was opened."""
         if suffix in self._inodes and self.inode(suffix) != self._inodes[suffix]:

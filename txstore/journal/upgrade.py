@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sqlite3
@@ -10,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,15 @@ from txstore import forks
 from txstore.disk import Disk
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
 from txstore.home import JOURNAL, Home
-from txstore.journal import schema
+from txstore.journal import handles, schema
 from txstore.journal.engine import Journal
 from txstore.journal.records import Records
 from txstore.journal.sqlite import BUSY_TIMEOUT, DIALECT, Statement, connect, translate
-from txstore.journal.wal import release_reserve
+from txstore.journal.wal import WalFile, release_reserve
 from txstore.locks import Deadline, Lock
 from txstore.paths import is_staging_name
+
+logger = logging.getLogger(__name__)
 
 #: Revisions that ``migrations/`` can upgrade from; a test compares them with the scripts there.
 OLDER = ("0001", "0002", "0003")
@@ -101,7 +104,7 @@ def _make_current(home: Home, deadline: Deadline) -> None:
     home.disk.flush_folder(home.working)
     _remove_leftovers(home)
     if inspect(home, size, deadline) in OLDER:
-        with exclusive(home.disk, home.journal_path) as connection:
+        with exclusive(home.disk, home.journal_path, home.working) as connection:
             migrate(connection)
 
 
@@ -254,28 +257,47 @@ def _template() -> bytes:
 
 
 @contextmanager
-def exclusive(disk: Disk, path: str) -> Iterator[sa.Connection]:
+def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sa.Connection]:
     """A connection inside one transaction that nobody else can write beside; committed at the end
     of the body, rolled back if it raises.  The caller holds the journal lock.
+
+    :param folder_fd: descriptor of the working dir
 
     Alembic on SQLite is not transactional by itself: the driver would commit before each DDL
     statement.  Here no driver begins or commits anything.
     """
-    engine = sa.create_engine(
-        "sqlite://", creator=lambda: connect(disk, path, "rw"), poolclass=sa.pool.NullPool
-    )
-    sa.event.listen(engine, "begin", _begin_immediate)
+    with forks.opening:
+        raw = handles.open_writing(disk, path)
+        # No pool closes it, and nothing else does.
+        engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
+        sa.event.listen(engine, "begin", _begin_immediate)
+        try:
+            with engine.begin() as connection:
+                yield connection
+        except sqlite3.Error as error:
+            raise translate(error, path, disk) from error
+        except sa.exc.DBAPIError as error:
+            if isinstance(error.orig, sqlite3.Error):
+                raise translate(error.orig, path, disk) from error.orig
+            raise
+        finally:
+            _settle_and_close(raw, disk, path, folder_fd)
+
+
+def _settle_and_close(raw: sqlite3.Connection, disk: Disk, path: str, folder_fd: int) -> None:
     try:
-        with forks.opening, engine.begin() as connection:
-            yield connection
-    except sqlite3.Error as error:
-        raise translate(error, path, disk) from error
-    except sa.exc.DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            raise translate(error.orig, path, disk) from error.orig
-        raise
-    finally:
-        engine.dispose()
+        wal = WalFile(disk, os.path.basename(path) + "-wal", folder_fd)
+        try:
+            wal.write_anew()
+        finally:
+            wal.close()
+    except BaseException as error:
+        handles.close_unsettled(raw)
+        if not isinstance(error, OSError):
+            raise
+        logger.warning("The journal's log could not be flushed: %s", error)
+    else:
+        handles.close_settled(raw)
 
 
 def _begin_immediate(connection: sa.Connection) -> None:
@@ -315,15 +337,11 @@ def upgrade_by_hand(working_dir: str, run: Any) -> None:
     if not os.path.isfile(path):
         raise FileNotFoundError(f"There is no journal at {path}")
     folder = os.path.join(working_dir, "locks")
-    fd = disk.open_folder(folder, follow=True)
-    try:
-        locks = Locks(disk, folder, fd, os.stat(path).st_mode & 0o777)
-        locks.journal.acquire(Deadline(30.0))
-        try:
-            with exclusive(disk, path) as connection:
-                run(connection)
-        finally:
-            locks.journal.release()
-            locks.close()
-    finally:
-        disk.close(fd)
+    with ExitStack() as opened:
+        fds = [disk.open_folder(one, follow=True) for one in (working_dir, folder)]
+        for fd in fds:
+            opened.callback(disk.close, fd)
+        locks = Locks(disk, folder, fds[1], os.stat(path).st_mode & 0o777)
+        opened.callback(locks.close)
+        with locks.journal.held(Deadline(30.0)), exclusive(disk, path, fds[0]) as connection:
+            run(connection)

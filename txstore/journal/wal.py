@@ -27,15 +27,16 @@ class WalFile:
 
     After a flush that failed the kernel holds pages for clean that the device never got, and tells
     each open file of it only once.  So a descriptor is **proven** only after all of the WAL was
-    written anew and flushed through it; from then on any failure is told to it, and it is flushed
-    by one thread at a time, since of two only one would be told.
+    written anew and flushed through it, and its name flushed; from then on any failure is told to
+    it, and it is flushed by one thread at a time, since of two only one would be told.
 
     :ivar proven: see above
     :ivar extended: whether it was written ahead through this descriptor
     """
 
     def __init__(self, disk: Disk, name: str, folder_fd: int) -> None:
-        self._disk = disk
+        self._disk, self._folder_fd = disk, folder_fd
+        self._named = False
         self.fd = -1
         self.proven = False
         self.extended = False
@@ -71,9 +72,16 @@ class WalFile:
             self._flushing.release()
 
     def write_anew(self) -> None:
-        """Write all of the WAL as it is read, and flush it.  The journal lock is held: nobody
-        else writes, and readers see the same bytes."""
+        """Write all of the WAL as it is read, and flush it and its name.  The journal lock is
+        held: nobody else writes, and readers see the same bytes.
+
+        SQLite flushes the name of a WAL that it makes, and says nothing where that fails.  Without
+        the name a power loss takes all that is in the WAL, or brings an older WAL back.
+        """
         with self._flushing:
+            if not self._named:
+                self._disk.flush_folder(self._folder_fd)
+                self._named = True
             size, offset = self._disk.fstat(self.fd).st_size, 0
             while part := self._disk.pread(self.fd, min(_CHUNK, size - offset), offset):
                 offset += self._disk.pwrite(self.fd, part, offset)
@@ -119,8 +127,13 @@ class WalFile:
         if fd >= 0:
             self._disk.close(fd)
 
+    def abandon(self) -> None:
+        """Forget the descriptor without closing it."""
+        self.fd, self.proven = -1, False
+
     def __del__(self) -> None:
-        self.close()
+        if self.fd >= 0:
+            self.close()
 
 
 def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:

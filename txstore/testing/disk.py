@@ -408,7 +408,9 @@ class SimulatedDisk(JournalRecorder, Disk):
             with self._mutex:
                 done = act()
                 if connection.writes:
-                    self._sqlite_wrote(connection.file, level, settled=True)
+                    # Whoever is not the last changes nothing, and flushes nothing.
+                    last = not os.path.exists(connection.file + "-wal")
+                    self._sqlite_wrote(connection.file, level, settled=True, complete=last)
                 return done
 
         def really() -> T:

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from txstore.disk import Disk
+from txstore.journal import handles
 from txstore.testing.faults import CHANGING, Fault, FaultPlan, SimulatedCrash, raise_fault
 from txstore.testing.sqlite import SimulatedConnection, kind_of
 
@@ -75,7 +76,7 @@ class FaultyDisk(Disk):
         for connection in connections:
             # Closed with a statement alive, in some traceback perhaps, it would keep its locks.
             connection.rollback()
-            connection.close()
+            handles.close_unsettled(connection)  # the dead do not checkpoint
         for fd in opened:
             os.close(fd)
 
