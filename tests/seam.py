@@ -19,6 +19,7 @@ from txstore.disk import Disk
 READING = frozenset(
     [
         "boot_id",
+        "clock_ahead",
         "file_system",
         "fstat",
         "list_folder",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from txstore.clock import Moment
+from txstore.disk import NO_SPACE
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
@@ -36,10 +37,9 @@ class Appender:
         records: Records,
         transfers: Transfers,
         durability: Durability,
-        expire_after: float,
     ) -> None:
         self._staging, self._records, self._transfers = staging, records, transfers
-        self._level, self._expire_after = durability, expire_after
+        self._level = durability
 
     def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
         """Whether taking a segment will make staged bytes durable."""
@@ -143,16 +143,23 @@ class Appender:
         ):
             raise request.out_of_turn(row.segments)
         self._staging.verify(staged)
-        if row.boot != at.boot or (at.ticks - row.ticks) * 10 > self._expire_after:
-            # A transfer that is answered is worked on, though nothing new comes.
-            active = row.stamped(at)
-            self._transfers.save(row, active, deadline)
-            row = staged.row = active
         # Who recorded it may have died before its flush, or have had a lower level.
+        if not row.durable and (self._level.keeps_segments or self._is_too_much(row, 0)):
+            self._record_durably(row, row.touched(at), staged, at, deadline)
+            return
+        # A transfer that is answered is worked on, though nothing new comes; recorded each time,
+        # since whoever drops it may have a much shorter ``expire_after`` than this manager.
+        active = row.stamped(at)
+        try:
+            self._transfers.save(row, active, deadline)
+            staged.row = active
+        except JournalError as error:
+            # A repeat brings nothing that needs space; it is answered on a full disk, too.
+            if error.errno not in NO_SPACE:
+                raise
+            staged.row = None
         if row.durable and self._level.keeps_files:
             self._records.flush(deadline)
-        elif self._level.keeps_segments or self._is_too_much(row, 0):
-            self._record_durably(row, row.touched(at), staged, at, deadline)
         else:
             self._records.verify(deadline)
 

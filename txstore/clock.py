@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
+from typing import NamedTuple
 
 #: After a reboot nothing expires before the new boot has known it for this long (seconds):
 #: the wall clock may come up wrong and be corrected minutes later.
@@ -19,7 +21,8 @@ class Moment:
 
     :ivar wall: seconds since the epoch, as the wall clock had it
     :ivar boot: identity of the boot in which it was taken
-    :ivar ticks: seconds since that boot
+    :ivar ticks: seconds since that boot, by the machine's own clock, whatever time namespace the
+        process is in
     """
 
     wall: float
@@ -27,22 +30,41 @@ class Moment:
     ticks: float
 
 
-def now(boot: str) -> Moment:
-    """The present, in the boot that the caller found itself in."""
-    return Moment(time.time(), boot, time.clock_gettime(_BOOT_CLOCK))
+def now(boot: str, ahead: float) -> Moment:
+    """The present, in the boot that the caller found itself in.
+
+    :param ahead: seconds by which this process's clock is ahead of the machine's own (see
+        ``Disk.clock_ahead``)
+    """
+    return Moment(time.time(), boot, time.clock_gettime(_BOOT_CLOCK) - ahead)
 
 
-def age(then: Moment, at: Moment, boot_seen_ticks: float) -> float:
-    """Seconds from ``then`` to ``at`` that may be counted for expiry.
+class Cutoff(NamedTuple):
+    """Which moments are a lifetime ago or more, in terms that SQL can compare, too.
 
     Within one boot the boot-time clock alone decides, so that no jump of the wall clock expires
     anything.  Across boots the wall clock decides, but nothing counts as aged before this boot has
     known the store for an hour.
 
+    :ivar boot: this one
+    :ivar ticks: what is of this boot is over if it is not later than this
+    :ivar wall: likewise what is of another boot
+    """
+
+    boot: str
+    ticks: float
+    wall: float
+
+    def is_over(self, then: Moment) -> bool:
+        if then.boot == self.boot:
+            return then.ticks <= self.ticks
+        return then.wall <= self.wall
+
+
+def cutoff(lifetime: float, at: Moment, boot_seen_ticks: float) -> Cutoff:
+    """What is over at a moment.
+
     :param boot_seen_ticks: ``ticks`` at which this boot first saw the store
     """
-    if then.boot == at.boot:
-        return at.ticks - then.ticks
-    if at.ticks - boot_seen_ticks < GRACE_AFTER_BOOT:
-        return 0.0
-    return at.wall - then.wall
+    known = at.ticks - boot_seen_ticks >= GRACE_AFTER_BOOT
+    return Cutoff(at.boot, at.ticks - lifetime, at.wall - lifetime if known else -math.inf)

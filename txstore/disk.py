@@ -29,6 +29,8 @@ _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
 
 _SYNC_FILE_RANGE_WRITE = 2
+#: The time namespace that a machine begins with: its number is the kernel's constant.
+_MACHINE_TIME = "time:[4026531834]"
 #: What the kernel says where a file cannot grow.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -223,6 +225,27 @@ class Disk:
                 return file.read().strip()
         except OSError:
             return ""
+
+    def clock_ahead(self) -> float | None:
+        """Seconds by which this process's boot-time clock is ahead of the machine's own, since it
+        is in a time namespace (``time_namespaces(7)``); ``None`` where that cannot be known."""
+        try:
+            own = os.readlink("/proc/self/ns/time")
+            if own == _MACHINE_TIME:
+                return 0.0
+            if own != os.readlink("/proc/self/ns/time_for_children"):
+                return None  # what the kernel tells is of the latter
+            with open("/proc/self/timens_offsets", encoding="ascii") as lines:
+                for line in lines:
+                    name, seconds, nanoseconds = line.split()
+                    if name == "boottime":
+                        return int(seconds) + int(nanoseconds) / 1e9
+        except FileNotFoundError:
+            # A kernel without them; or a /proc of other processes, which tells nothing.
+            return 0.0 if os.path.isdir("/proc/self/ns") else None
+        except (OSError, ValueError):
+            pass
+        return None
 
     def file_system(self, fd: int) -> str:
         """Type of the file system that holds a descriptor's file; empty where unknown."""

@@ -17,6 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from stat import S_IMODE, S_ISGID
 
+from txstore import clock
+from txstore.clock import Moment
 from txstore.disk import NETWORK_FILE_SYSTEMS, Disk, is_supported
 from txstore.errors import (
     NetworkFileSystemError,
@@ -109,6 +111,18 @@ class Home:
         boot = self.disk.boot_id()
         devices = [self.disk.fstat(fd).st_dev for fd in (self.staging, self.storage)]
         self.boot = ":".join(map(str, (boot, *devices))) if boot else ""
+        self._compare_clocks()
+
+    def _compare_clocks(self) -> None:
+        ahead = self.disk.clock_ahead()
+        self._clock_ahead = ahead or 0.0
+        if ahead is None:
+            # Nobody could compare their times with ours: then they are those of an unknown boot.
+            self.boot = ""
+
+    def forget(self) -> None:
+        """In a forked child, which may have come into another time namespace."""
+        self._compare_clocks()
 
     @staticmethod
     def _check_apart(storage_dir: str, working_dir: str) -> None:
@@ -124,6 +138,10 @@ class Home:
     def is_this_boot(self, boot: str) -> bool:
         """Whether what a row says of its boot means this one; an unknown boot is always another."""
         return boot == self.boot != ""
+
+    def now(self) -> Moment:
+        """The present, as all workers of this boot would have it."""
+        return clock.now(self.boot, self._clock_ahead)
 
     # --- folders -----------------------------------------------------------------------------
 

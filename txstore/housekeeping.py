@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 from txstore import clock
-from txstore.clock import Moment
+from txstore.clock import Cutoff, Moment
 from txstore.errors import LockTimeoutError, TxStoreError
 from txstore.home import Home
 from txstore.intents import Intents
@@ -25,8 +25,12 @@ from txstore.transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
-#: How much one slice looks at: transfers, completions, staging files.
+#: How much one slice takes away, or looks at one by one: transfers, completions, staging files.
 _SLICE = 32
+#: Rows that a slice has SQLite look at, which takes less than a millisecond.
+_LOOKED_AT = 1024
+#: Completions that one statement forgets where nobody waits for an answer; all rows there are.
+_MANY, _ALL = 1024, 2**62
 #: Seconds between slices, at most; a tenth of the shortest lifetime if that is less.
 _INTERVAL = 1.0
 #: Seconds for which a staging file is kept open for a transfer that may come back.
@@ -54,10 +58,13 @@ class Housekeeping:
         self._expire_after, self._keep_completed = expire_after, keep_completed
         self._interval = min(_INTERVAL, expire_after / 10, keep_completed / 10)
         self._due = 0.0
+        self._behind = False
         self._after = 0
-        self._stamping = True
+        self._stamping, self._stamped = True, 0
         self._names: Iterator[str] | None = None
+        self._given_back = 0  # counts transfers, completions and orphans
         self._busy = threading.Lock()  # one slice at a time
+        self._making_room = threading.Lock()
 
     def after_answer(self, file_id: str, deadline: Deadline) -> None:
         """One slice, if it is time; what goes wrong is logged, since the answer stands.
@@ -65,61 +72,110 @@ class Housekeeping:
         :param file_id: whose transfer is being worked on, however short its time is
         :param deadline: of the call
         """
-        at = clock.now(self._home.boot)
-        if at.ticks < self._due or not self._busy.acquire(blocking=False):
+        at = self._home.now()
+        due = at.ticks >= self._due
+        if not (due or self._behind) or not self._busy.acquire(blocking=False):
             return
         try:
-            self._due = at.ticks + self._interval
-            self._slice(file_id, at, deadline.sooner(_PATIENCE))
+            behind, self._behind = self._behind, False
+            if due:
+                self._due = at.ticks + self._interval
+            self._slice(file_id, at, deadline.sooner(_PATIENCE), whole=due or not behind)
         except (OSError, TxStoreError) as error:
             logger.warning("Cleaning up was put off: %s", error)
         finally:
             self._busy.release()
 
+    def _slice(self, file_id: str, at: Moment, deadline: Deadline, *, whole: bool) -> None:
+        # What a replaced journal does not know is no orphan.
+        self._records.verify(deadline)
+        seen = self._records.boot_seen(at, deadline)
+        over = clock.cutoff(self._expire_after, at, seen)
+        found, self._after = self._records.overdue(
+            over, at, self._after, _LOOKED_AT, _SLICE, deadline
+        )
+        self._drop(found, over, at, deadline, spare=file_id)
+        if self._stamping:  # looks at all of them, but after a boot once is enough
+            self._stamped = self._records.stamp_ahead(at, self._stamped, _LOOKED_AT, deadline)
+            self._stamping = self._stamped > 0
+        over = clock.cutoff(self._keep_completed, at, seen)
+        forgotten = self._records.forget_over(over, _SLICE, deadline)
+        # An answer makes one at most, and the next takes so many away: whatever the rate, no
+        # more pile up.
+        self._behind = _SLICE in (len(found), forgotten)
+        if whole:
+            self._staging.trim(time.monotonic() - _KEPT_OPEN_FOR)
+            self._settle_left(at, deadline)
+            self._sweep_slice(deadline)
+            self._records.make_reserve()
+
     def expire(self, deadline: Deadline) -> list[str]:
-        """Drop every transfer and forget every completion whose time has passed.
+        """Drop all transfers whose time has passed, and all that dead workers left; forget all
+        completions whose time has passed.
 
         :return: ids of the transfers dropped
         """
-        at = clock.now(self._home.boot)
-        seen = self._records.boot_seen(at, deadline)
-        dropped = [
-            row.file_id
-            for row in self._records.transfers(deadline)
-            if self._is_over(row, at, seen) and self._drop(row, at, seen, deadline)
-        ]
-        while self._forget_completions(at, seen, deadline):
-            pass
+        dropped: list[str] = []
+        self._expire(dropped, deadline, spare=None)
         return dropped
 
-    def _slice(self, file_id: str, at: Moment, deadline: Deadline) -> None:
-        # What a replaced journal does not know is no orphan.
-        self._records.verify(deadline)
-        self._staging.trim(time.monotonic() - _KEPT_OPEN_FOR)
+    def make_room(self, file_id: str, deadline: Deadline) -> bool:
+        """A call found no space left: drop at once what has no claim to it.  No lock is held.
+
+        :param file_id: whose transfer is being worked on
+        :return: whether anything was given back, by whatever thread, so that it is worth another
+            attempt
+        """
+        before = self._given_back
+        if not self._making_room.acquire(timeout=deadline.left()):
+            return False
+        try:
+            self._expire([], deadline, spare=file_id)
+        except (OSError, TxStoreError) as error:
+            logger.warning("No more room could be made: %s", error)
+        finally:
+            self._making_room.release()
+        return self._given_back != before
+
+    def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
+        at = self._home.now()
         seen = self._records.boot_seen(at, deadline)
-        page = self._records.page(self._after, _SLICE, deadline)
-        self._after = page[-1][0] if len(page) == _SLICE else 0
-        for _key, row in page:
-            if row.file_id != file_id and self._is_over(row, at, seen):
-                self._drop(row, at, seen, deadline)
-        self._settle_left(at, deadline)
-        self._forget_completions(at, seen, deadline)
-        self._sweep_orphans(deadline)
-        self._records.make_reserve()
+        over, after = clock.cutoff(self._expire_after, at, seen), 0
+        while True:
+            found, after = self._records.overdue(over, at, after, _ALL, _SLICE, deadline)
+            dropped += self._drop(found, over, at, deadline, spare=spare)
+            if len(found) < _SLICE:
+                break
+        self._sweep(deadline)
+        over = clock.cutoff(self._keep_completed, at, seen)
+        while forgotten := self._records.forget_over(over, _MANY, deadline):
+            self._given_back += forgotten
 
     # --- transfers ---------------------------------------------------------------------------
 
-    def _is_over(self, row: Transfer, at: Moment, seen: float) -> bool:
-        return self._is_ahead(row, at) or clock.age(row.activity, at, seen) >= self._expire_after
+    def _drop(
+        self, found: list[Transfer], over: Cutoff, at: Moment, deadline: Deadline, spare: str | None
+    ) -> list[str]:
+        """Drop transfers: first all the rows, then one flush, then the bytes.
 
-    @staticmethod
-    def _is_ahead(row: Transfer, at: Moment) -> bool:
-        """Whether the wall clock was ahead when a row was written, in another boot."""
-        return row.boot != at.boot and row.updated_at > at.wall
+        A crash in between leaves orphans.
 
-    def _drop(self, row: Transfer, at: Moment, seen: float, deadline: Deadline) -> bool:
-        """Drop a transfer, if it is still over when its lock is held; not waiting for that, since
-        who holds it is working on it."""
+        :param spare: the id of one that is being worked on
+        :return: ids of those dropped
+        """
+        dropped = [
+            row for row in found if row.file_id != spare and self._drop_row(row, over, at, deadline)
+        ]
+        if dropped:
+            self._transfers.discard([row.staging for row in dropped], deadline)
+            self._given_back += len(dropped)
+        for row in dropped:
+            logger.info("Transfer %r expired at segment %d", row.file_id, row.segments)
+        return [row.file_id for row in dropped]
+
+    def _drop_row(self, row: Transfer, over: Cutoff, at: Moment, deadline: Deadline) -> bool:
+        """Drop a row, if it is still over when its transfer's lock is held; not waiting for that,
+        since who holds it is working on it."""
         with ExitStack() as held:
             try:
                 lock = held.enter_context(self._locks.transfer(row.file_id, Deadline(0.0)))
@@ -127,24 +183,24 @@ class Housekeeping:
                 return False
             lock.begin_turn()
             current = self._records.by_staging(row.staging, deadline)
-            if current is None or not self._is_over(current, at, seen):
+            if current is None:
+                return False
+            is_ahead = current.boot != at.boot and current.updated_at > at.wall
+            if not is_ahead and not over.is_over(current.activity):
                 return False
             if current.publish_place is not None:
                 self._settle(current, at, deadline)
                 return False
-            if self._is_ahead(current, at):
+            if is_ahead:
                 # Its time begins now.
                 self._records.save(current, current.stamped(at), deadline)
                 return False
-            if not self._transfers.drop(current, deadline):
-                return False
-        logger.info("Transfer %r expired at segment %d", row.file_id, row.segments)
-        return True
+            return self._records.delete(current, deadline)
 
     def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""
         try:
-            self._settle_left(clock.now(self._home.boot), deadline.sooner(_PATIENCE))
+            self._settle_left(self._home.now(), deadline.sooner(_PATIENCE))
         except (OSError, TxStoreError) as error:
             logger.warning("Recovery was put off: %s", error)
 
@@ -167,38 +223,36 @@ class Housekeeping:
         except OSError as error:
             logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
 
-    # --- completions -------------------------------------------------------------------------
-
-    def _forget_completions(self, at: Moment, seen: float, deadline: Deadline) -> int:
-        """Forget a slice of the oldest completions; answer how many were forgotten."""
-        if self._stamping:  # looks at all of them, but after a boot once is enough
-            stamped = self._records.stamp_future_completions(at, _SLICE, deadline)
-            self._stamping = stamped == _SLICE
-        over = [
-            key
-            for key, done in self._records.oldest_completions(_SLICE, deadline)
-            if clock.age(done.activity, at, seen) >= self._keep_completed
-        ]
-        if over:
-            self._records.forget_completions(over, deadline)
-        return len(over)
-
     # --- staging files -----------------------------------------------------------------------
 
-    def _sweep_orphans(self, deadline: Deadline) -> None:
+    def _sweep_slice(self, deadline: Deadline) -> None:
         """Look at some staging files, going on where the last slice ended."""
         for _ in range(_SLICE):
             name = self._next_name()
             if name is None:
                 return
-            stripe = stripe_in(name)
-            if stripe is None or self._records.by_staging(name, deadline) is not None:
-                continue
-            with self._locks.try_stripe(stripe) as held:
-                # Without the lock its worker may be about to record it; read again under it.
-                if held and self._records.by_staging(name, deadline) is None:
-                    self._staging.remove(name)
-                    logger.info("The orphaned staging file %s was removed", name)
+            if self._records.by_staging(name, deadline) is None:
+                self._remove_orphan(name, deadline)
+
+    def _sweep(self, deadline: Deadline) -> None:
+        """Look at all staging files."""
+        self._records.verify(deadline)
+        names = list(self._staging.names())
+        known = self._records.stagings(deadline)
+        for name in names:
+            if name not in known:
+                self._remove_orphan(name, deadline)
+
+    def _remove_orphan(self, name: str, deadline: Deadline) -> None:
+        stripe = stripe_in(name)
+        if stripe is None:
+            return  # not ours
+        with self._locks.try_stripe(stripe) as held:
+            # Without the lock its worker may be about to record it; read again under it.
+            if held and self._records.by_staging(name, deadline) is None:
+                self._staging.discard(name)
+                self._given_back += 1
+                logger.info("The orphaned staging file %s was removed", name)
 
     def _next_name(self) -> str | None:
         if self._names is None:
@@ -214,5 +268,5 @@ class Housekeeping:
 
     def forget(self) -> None:
         """In a forked child: no other thread is at it here."""
-        self._busy = threading.Lock()
+        self._busy, self._making_room = threading.Lock(), threading.Lock()
         self._names = None

@@ -86,7 +86,7 @@ class Repeats:
             return True
         if self._publisher.still_there(done):
             self._publisher.flush_published(
-                done, lambda: self._records.forget_completions([key], deadline)
+                done, lambda: self._records.forget_completion(key, deadline)
             )
         elif not self.is_known(done):
             return False

@@ -6,6 +6,7 @@ recorded is said in the modules of those names, and why in ``docs/design.md``.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from types import TracebackType
 
-from txstore import clock, forks, status
+from txstore import forks, status
 from txstore.append import Appender
 from txstore.calls import Calls
 from txstore.clock import Moment
@@ -124,7 +125,7 @@ class FileStoreManager:
                 home, places, staging, records, transfers, level
             )
             made.callback(publisher.close)
-            self._appender = Appender(staging, records, transfers, level, expire_after)
+            self._appender = Appender(staging, records, transfers, level)
             self._repeats = Repeats(home, records, publisher, level)
             self._intents = intents = Intents(
                 home, locks, staging, records, transfers, publisher, level
@@ -134,7 +135,7 @@ class FileStoreManager:
                 home, locks, staging, records, transfers, intents, expire_after, keep_completed
             )
             made.callback(keeping.close)
-            forks.forget(self._calls, staging, publisher, keeping)
+            forks.forget(home, self._calls, staging, publisher, keeping)
             # A manager that is dropped without `close` must not leak its descriptors.
             self._release = weakref.finalize(self, made.pop_all().close)
         keeping.settle_left(Deadline(self._lock_timeout))
@@ -159,16 +160,31 @@ class FileStoreManager:
         request = parse(message, self._rules)
         with self._calls:
             deadline = Deadline(self._lock_timeout)
-            with self._locks.transfer(request.file_id, deadline) as lock:
-                at = clock.now(self._home.boot)
-                if request.cancel:
-                    lock.begin_turn()
-                    answer = self._cancel(request, at, deadline)
-                else:
-                    answer = self._take(request, lock, at, deadline)
-                lock.verify()
+            try:
+                answer = self._answer(request, deadline)
+            except OSError as error:
+                self._make_room(error, request.file_id, deadline)
+                answer = self._answer(request, deadline)
             self._housekeeping.after_answer(request.file_id, deadline)
         return answer
+
+    def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
+        with self._locks.transfer(request.file_id, deadline) as lock:
+            at = self._home.now()
+            if request.cancel:
+                lock.begin_turn()
+                answer = self._cancel(request, at, deadline)
+            else:
+                answer = self._take(request, lock, at, deadline)
+            lock.verify()
+        return answer
+
+    def _make_room(self, error: OSError, file_id: str, deadline: Deadline) -> None:
+        """Where a call failed for lack of space, drop what is over, so that it can be made again:
+        it left its transfer as it was, or as its repeat finds it.  Else the error is raised."""
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if not full or not self._housekeeping.make_room(file_id, deadline):
+            raise error
 
     def _take(
         self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
@@ -302,7 +318,7 @@ class FileStoreManager:
         with self._calls:
             deadline = Deadline(self._lock_timeout)
             with self._locks.transfer(file_id, deadline) as lock:
-                at = clock.now(self._home.boot)
+                at = self._home.now()
                 found = self._recovery.take_up(file_id, lock, None, at, deadline)
                 if found is not None:
                     row, staged = found
@@ -342,11 +358,11 @@ class FileStoreManager:
         request = SegmentRequest(require_file_id(file_id), 0, b"", cancel=True)
         with self._calls:
             deadline = Deadline(self._lock_timeout)
-            with self._locks.transfer(request.file_id, deadline) as lock:
-                lock.begin_turn()
-                answer = self._cancel(request, clock.now(self._home.boot), deadline)
-                lock.verify()
-        return answer
+            try:
+                return self._answer(request, deadline)
+            except OSError as error:
+                self._make_room(error, request.file_id, deadline)
+                return self._answer(request, deadline)
 
     def expire(self) -> list[str]:
         """Drop all transfers without activity for ``expire_after``, and forget completions older

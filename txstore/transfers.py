@@ -59,10 +59,15 @@ class Transfers:
         """
         if not self._records.delete(row, deadline):
             return False
+        self.discard([row.staging], deadline)
+        return True
+
+    def discard(self, stagings: list[str], deadline: Deadline) -> None:
+        """Take away the bytes of transfers whose rows were deleted, once that is durable."""
         if self._keeps:
             self._records.flush(deadline)
-        self._staging.discard(row.staging)
-        return True
+        for name in stagings:
+            self._staging.discard(name)
 
     def taken_over(self, row: Transfer) -> StagingDamagedError:
         """The error for a row that was changed by somebody who does not see our lock."""

@@ -227,11 +227,7 @@ PUBLISHED = [
     ),
     Mutant(
         "a failed flush of a published file forgets its completion",
-        (
-            Patch(
-                "Repeats._make_durable", "self._records.forget_completions([key], deadline)", "None"
-            ),
-        ),
+        (Patch("Repeats._make_durable", "self._records.forget_completion(key, deadline)", "None"),),
         ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
@@ -249,7 +245,7 @@ PUBLISHED = [
         "a file whose row came meanwhile is no orphan",
         (
             Patch(
-                "Housekeeping._sweep_orphans",
+                "Housekeeping._remove_orphan",
                 "held and self._records.by_staging(name, deadline) is None",
                 "held",
             ),

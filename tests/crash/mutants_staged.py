@@ -73,7 +73,7 @@ STAGED = [
         "flush of the journal before cancelled bytes go",
         (
             Patch(
-                "Transfers.drop",
+                "Transfers.discard",
                 """\
                 if self._keeps:
                     self._records.flush(deadline)""",

@@ -15,7 +15,7 @@ from txstore.disk import Disk
 from txstore.testing.disk import SimulatedDisk
 
 #: Facts of the machine, which no fault and no crash changes.
-FACTS = {"boot_id", "file_system", "umask"}
+FACTS = {"boot_id", "clock_ahead", "file_system", "umask"}
 
 
 def test_no_call_goes_past_it() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from txstore.clock import Moment
+from txstore.clock import Cutoff, Moment
 from txstore.errors import JournalDamagedError
 from txstore.journal.engine import Journal, Write
 from txstore.journal.rows import Completion, Transfer
@@ -46,9 +46,35 @@ _INTENTS = Statement(
     _TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(sa.bindparam("p_limit"))
 )
 _LIST = Statement(_TRANSFER.order_by(transfer.c.id))
-_PAGE = Statement(
+_STAGINGS = Statement(sa.select(transfer.c.staging))
+
+
+def _range(table: sa.Table) -> sa.ColumnElement[bool]:
+    return (table.c.id > _p("after")) & (table.c.id <= _p("to"))
+
+
+def _end_of_range(table: sa.Table) -> Statement:
+    """Where a slice of so many rows after a key ends, and how many they are."""
+    some = sa.select(table.c.id).where(table.c.id > _p("after")).order_by(table.c.id)
+    ids = some.limit(sa.bindparam("p_limit")).subquery()
+    return Statement(sa.select(sa.func.max(ids.c.id), sa.func.count()).select_from(ids))
+
+
+def _is_over(table: sa.Table | sa.Subquery, time: str) -> sa.ColumnElement[bool]:
+    """What ``clock.Cutoff.is_over`` says, of a row."""
+    here = table.c.boot == _p("boot")
+    return (here & (table.c.ticks <= _p("ticks"))) | (~here & (table.c[time] <= _p("wall")))
+
+
+def _is_ahead(table: sa.Table, time: str) -> sa.ColumnElement[bool]:
+    """Whether a row was written, in another boot, when the wall clock was ahead."""
+    return (table.c.boot != _p("boot")) & (table.c[time] > _p("now"))
+
+
+_TRANSFERS_END, _COMPLETIONS_END = _end_of_range(transfer), _end_of_range(completion)
+_OVERDUE = Statement(
     sa.select(transfer.c.id, *_columns(transfer, Transfer._fields))
-    .where(transfer.c.id > _p("id"))
+    .where(_range(transfer), _is_over(transfer, "updated_at") | _is_ahead(transfer, "updated_at"))
     .order_by(transfer.c.id)
     .limit(sa.bindparam("p_limit"))
 )
@@ -89,15 +115,23 @@ _PUBLISHED = Statement(
 _MARK_DURABLE = Statement(
     sa.update(completion).where(completion.c.id == _p("id")).values(durable=1)
 )
-_OLDEST_COMPLETED = Statement(_COMPLETION.order_by(completion.c.id).limit(sa.bindparam("p_limit")))
-_FUTURE_COMPLETED = Statement(
-    sa.select(completion.c.id)
-    .where((completion.c.completed_at > _p("wall")) & (completion.c.boot != _p("boot")))
+_OLDEST = (
+    sa.select(completion.c.id, completion.c.boot, completion.c.ticks, completion.c.completed_at)
+    .order_by(completion.c.id)
     .limit(sa.bindparam("p_limit"))
+    .subquery()
 )
-_STAMP_COMPLETED = Statement(
+_OVER = Statement(
+    sa.select(sa.func.count(), sa.func.max(_OLDEST.c.id)).where(_is_over(_OLDEST, "completed_at"))
+)
+_FORGET_OVER = Statement(
+    sa.delete(completion).where(completion.c.id <= _p("to"), _is_over(completion, "completed_at"))
+)
+_AHEAD = sa.and_(_range(completion), _is_ahead(completion, "completed_at"))
+_COUNT_AHEAD = Statement(sa.select(sa.func.count()).select_from(completion).where(_AHEAD))
+_STAMP_AHEAD = Statement(
     sa.update(completion)
-    .where(completion.c.id == _p("id"))
+    .where(_AHEAD)
     .values({n: sa.bindparam(n) for n in ("completed_at", "boot", "ticks")})
 )
 _FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
@@ -108,6 +142,10 @@ _STORE = Statement(
 _SEE_BOOT = Statement(
     sa.update(store).values(boot=sa.bindparam("boot"), boot_ticks=sa.bindparam("boot_ticks"))
 )
+
+
+def _over(over: Cutoff) -> dict[str, object]:
+    return {"p_boot": over.boot, "p_ticks": over.ticks, "p_wall": over.wall}
 
 
 class Records:
@@ -151,10 +189,33 @@ class Records:
         """All unfinished transfers, oldest first."""
         return self._all(_LIST, {}, deadline)
 
-    def page(self, after: int, limit: int, deadline: Deadline) -> list[tuple[int, Transfer]]:
-        """A bounded slice of the transfers, by row key."""
-        rows = self.journal.read(_PAGE, {"p_id": after, "p_limit": limit}, deadline)
-        return [(row[0], Transfer(*row[1:])) for row in rows]
+    def overdue(
+        self, over: Cutoff, at: Moment, after: int, among: int, limit: int, deadline: Deadline
+    ) -> tuple[list[Transfer], int]:
+        """Some of the transfers whose time has passed, or that seem to be of the future.
+
+        :param after: where the last slice ended; 0: at the beginning
+        :param among: how many rows are looked at
+        :param limit: how many are answered at most
+        :return: with where the next slice goes on; 0: all were looked at
+        """
+        end, following = self._range(_TRANSFERS_END, after, among, deadline)
+        values = {**_over(over), "p_now": at.wall, "p_after": after, "p_to": end, "p_limit": limit}
+        rows = self.journal.read(_OVERDUE, values, deadline)
+        found = [Transfer(*row[1:]) for row in rows]
+        return found, rows[-1][0] if len(rows) == limit else following
+
+    def _range(
+        self, statement: Statement, after: int, among: int, deadline: Deadline
+    ) -> tuple[int, int]:
+        """Where a slice ends, and where the next goes on: 0 behind the last row."""
+        found = self.journal.read(statement, {"p_after": after, "p_limit": among}, deadline)
+        [(end, count)] = found
+        return end or 0, end if count == among else 0
+
+    def stagings(self, deadline: Deadline) -> set[str]:
+        """The names of all staging files that belong to a transfer."""
+        return {name for (name,) in self.journal.read(_STAGINGS, {}, deadline)}
 
     def insert(self, row: Transfer, deadline: Deadline) -> None:
         self.journal.write(deadline, Write(_INSERT, row._asdict()))
@@ -210,23 +271,36 @@ class Records:
         """Note that a completion's file and name have been flushed."""
         self.journal.write(deadline, Write(_MARK_DURABLE, {"p_id": key}))
 
-    def oldest_completions(self, limit: int, deadline: Deadline) -> list[tuple[int, Completion]]:
-        return self._completions(_OLDEST_COMPLETED, {"p_limit": limit}, deadline)
+    def forget_over(self, over: Cutoff, among: int, deadline: Deadline) -> int:
+        """Forget those of the oldest completions whose time has passed.
 
-    def stamp_future_completions(self, at: Moment, limit: int, deadline: Deadline) -> int:
+        :param among: how many are looked at
+        :return: how many were forgotten
+        """
+        values = _over(over)
+        [(count, last)] = self.journal.read(_OVER, {**values, "p_limit": among}, deadline)
+        if count:
+            write = Write(_FORGET_OVER, {**values, "p_to": last})
+            self.journal.write(deadline, write, frees=True)
+        return int(count)
+
+    def stamp_ahead(self, at: Moment, after: int, among: int, deadline: Deadline) -> int:
         """Let the time of completions begin now that were written while the wall clock was ahead,
-        in another boot; answer how many they were."""
-        now = {"p_boot": at.boot, "p_wall": at.wall}
-        keys = self.journal.read(_FUTURE_COMPLETED, {**now, "p_limit": limit}, deadline)
-        stamp = {"completed_at": at.wall, "boot": at.boot, "ticks": at.ticks}
-        writes = [Write(_STAMP_COMPLETED, {"p_id": key, **stamp}) for (key,) in keys]
-        if writes:
-            self.journal.write(deadline, *writes)
-        return len(writes)
+        in another boot.
 
-    def forget_completions(self, keys: list[int], deadline: Deadline) -> None:
-        writes = [Write(_FORGET_COMPLETED, {"p_id": key}) for key in keys]
-        self.journal.write(deadline, *writes, frees=True)
+        :param after: where the last slice ended; 0: at the beginning
+        :param among: how many rows are looked at
+        :return: where the next slice goes on; 0: all were looked at
+        """
+        end, following = self._range(_COMPLETIONS_END, after, among, deadline)
+        values = {"p_boot": at.boot, "p_now": at.wall, "p_after": after, "p_to": end}
+        if self.journal.read(_COUNT_AHEAD, values, deadline) != [(0,)]:
+            stamp = {"completed_at": at.wall, "boot": at.boot, "ticks": at.ticks}
+            self.journal.write(deadline, Write(_STAMP_AHEAD, {**values, **stamp}))
+        return following
+
+    def forget_completion(self, key: int, deadline: Deadline) -> None:
+        self.journal.write(deadline, Write(_FORGET_COMPLETED, {"p_id": key}), frees=True)
 
     def _completions(
         self, statement: Statement, values: dict[str, object], deadline: Deadline
