@@ -62,9 +62,9 @@ class Unaware(FileStoreManager):
 
     _read = False
 
-    def transfers(self) -> list[TransferStatus]:
+    def transfers(self, prefix: str = "") -> list[TransferStatus]:
         self._read, read_before = True, self._read
-        return super().transfers() if read_before else []
+        return super().transfers(prefix) if read_before else []
 
 
 @pytest.fixture

@@ -299,12 +299,20 @@ class FileStoreManager:
 
     # --- looking, and ends -------------------------------------------------------------------
 
-    def transfers(self) -> list[TransferStatus]:
+    def transfers(self, prefix: str = "") -> list[TransferStatus]:
         """The unfinished transfers, oldest first, as the journal has them.  Reads no staged byte
-        and takes no transfer's lock."""
+        and takes no transfer's lock.
+
+        :param prefix: only those whose id begins with it; the others cost nothing
+        """
         with self._calls:
-            rows = self._records.transfers(Deadline(self._lock_timeout))
+            rows = self._records.transfers(prefix, Deadline(self._lock_timeout))
         return [status.of_transfer(row) for row in rows]
+
+    def count_transfers(self) -> int:
+        """How many unfinished transfers there are; listing them takes longer."""
+        with self._calls:
+            return self._records.count(Deadline(self._lock_timeout))
 
     def status(self, file_id: str) -> TransferStatus | None:
         """One transfer, settled first: what is told can be built on.  ``None``: not known (never

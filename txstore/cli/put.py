@@ -189,7 +189,7 @@ class Put:
             if (found := self._store.status(self.file_id)) is None:
                 raise CancelledError(self.file_id)
             return found
-        ours = [t for t in self._store.transfers() if t.file_id.startswith(self._prefix)]
+        ours = self._store.transfers(self._prefix)
         ours.sort(key=lambda transfer: transfer.bytes_received, reverse=True)
         settled = (self._store.status(transfer.file_id) for transfer in ours)
         return next(filter(None, settled), None)

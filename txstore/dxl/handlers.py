@@ -138,7 +138,7 @@ class StoreHandlers:
         status = self._manager.status(file_id) if file_id else None
         if status is not None and status.state != "stored":
             return
-        under_way = len(self._manager.transfers())
+        under_way = self._manager.count_transfers()
         if under_way >= most:
             raise LimitError(
                 f"{_file(fields)} is refused: {under_way} transfers are under way, and no more"

@@ -7,6 +7,7 @@ before ``flush``.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,6 +47,14 @@ _INTENTS = Statement(
     _TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(sa.bindparam("p_limit"))
 )
 _LIST = Statement(_TRANSFER.order_by(transfer.c.id))
+_LIST_SOME = Statement(
+    _TRANSFER.where(transfer.c.file_id >= _p("first"), transfer.c.file_id <= _p("last")).order_by(
+        transfer.c.id
+    )
+)
+#: No id, which has 255 characters at most, comes after it: SQLite compares characters' numbers.
+_LAST_ID = chr(sys.maxunicode) * 255
+_COUNT = Statement(sa.select(sa.func.count()).select_from(transfer))
 _STAGINGS = Statement(sa.select(transfer.c.staging))
 
 
@@ -185,9 +194,17 @@ class Records:
         """Some of the transfers that intend to publish."""
         return self._all(_INTENTS, {"p_limit": limit}, deadline)
 
-    def transfers(self, deadline: Deadline) -> list[Transfer]:
-        """All unfinished transfers, oldest first."""
-        return self._all(_LIST, {}, deadline)
+    def transfers(self, prefix: str, deadline: Deadline) -> list[Transfer]:
+        """The unfinished transfers whose id begins with a text, oldest first."""
+        if not prefix:
+            return self._all(_LIST, {}, deadline)
+        values: dict[str, object] = {"p_first": prefix, "p_last": prefix + _LAST_ID}
+        return self._all(_LIST_SOME, values, deadline)
+
+    def count(self, deadline: Deadline) -> int:
+        """How many unfinished transfers there are."""
+        [(count,)] = self.journal.read(_COUNT, {}, deadline)
+        return int(count)
 
     def overdue(
         self, over: Cutoff, at: Moment, after: int, among: int, limit: int, deadline: Deadline
