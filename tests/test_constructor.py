@@ -91,6 +91,18 @@ def test_the_default_working_dir_is_hidden_in_the_storage_dir(
         check_works(store)
 
 
+@pytest.mark.parametrize("empty", ["", b""])
+def test_an_empty_storage_dir_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty: Any
+) -> None:
+    """It would be the current folder, which nobody meant whose variable is not set."""
+    monkeypatch.chdir(tmp_path)
+    error = outcome(FileStoreManager, empty)
+    assert isinstance(error, OptionError)
+    assert (error.option, error.received) == ("storage_dir", empty)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_paths_are_fixed_when_the_store_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

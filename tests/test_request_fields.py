@@ -288,6 +288,25 @@ def test_a_payload_that_is_no_buffer_is_refused(store: FileStoreManager, payload
     finish(store)
 
 
+class Bare:
+    """A message without a payload."""
+
+    other_fields = {"segment_number": "1"}  # noqa: RUF012 - as an application may have it
+
+
+@pytest.mark.parametrize(
+    "given", [None, "text", {"segment_number": "1"}, Bare()], ids=lambda it: type(it).__name__
+)
+def test_what_is_no_message_is_refused(store: FileStoreManager, given: Any) -> None:
+    before = everything(store)
+    error = outcome(store.store_segment, given)
+    assert isinstance(error, FieldError)
+    assert error.received is given
+    assert type(given).__name__ in str(error)
+    assert everything(store) == before
+    finish(store)
+
+
 @pytest.mark.parametrize(
     "fields", [None, [("segment_number", "1")], "segment_number=1", 7], ids=repr
 )

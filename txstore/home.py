@@ -70,6 +70,13 @@ class Home:
             raise UnsupportedPlatformError(os.name)
         self.disk = disk
         self.mode = mode
+        if not os.fspath(storage_dir):
+            # It would mean the current folder, which nobody meant whose variable is not set.
+            raise OptionError(
+                "storage_dir is empty: it must be the path of a folder.",
+                option="storage_dir",
+                received=storage_dir,
+            )
         self.storage_dir = _absolute(storage_dir)
         self.working_dir = (
             _absolute(working_dir)

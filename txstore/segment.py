@@ -96,7 +96,7 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
 
     :raises RequestError: the first check that failed
     """
-    fields = message.other_fields
+    fields = _attribute(message, "other_fields")
     if not isinstance(fields, Mapping):
         raise FieldError(
             f"other_fields must be a mapping of names to text, not {type(fields).__name__}.",
@@ -129,8 +129,20 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
             received=result,
             file_id=file_id,
         )
-    payload = _payload(message.payload, file_id)
+    payload = _payload(_attribute(message, "payload"), file_id)
     return SegmentRequest(file_id, number, payload, store=store, name=name or None, size=size)
+
+
+def _attribute(message: object, name: str) -> Any:
+    try:
+        return getattr(message, name)
+    except AttributeError as error:
+        raise FieldError(
+            "A message must have the attributes payload and other_fields, as those of dxlclient"
+            f" have; this is {type(message).__name__}.",
+            field=name,
+            received=message,
+        ) from error
 
 
 def check_file_id(value: object, number: int = 1) -> str | None:

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+import sys
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,11 @@ from txstore.staged import StagedFile
 from txstore.staging import Staging
 from txstore.status import TransferStatus
 from txstore.transfers import Transfers
+
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self  # which comes with SQLAlchemy
 
 __all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]
 
@@ -388,7 +394,7 @@ class FileStoreManager:
             self._records.close()
             self._release()
 
-    def __enter__(self) -> FileStoreManager:
+    def __enter__(self) -> Self:
         with self._calls:
             return self
 
