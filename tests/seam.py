@@ -18,11 +18,14 @@ from txstore.disk import Disk
 #: before the next call that is not of them.
 READING = frozenset(
     [
+        "acl",
         "boot_id",
         "clock_ahead",
+        "default_acl",
         "file_system",
         "fstat",
         "list_folder",
+        "new_file",
         "open",
         "open_folder",
         "pread",

@@ -27,6 +27,8 @@ import filelock
 
 _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
+_UNNAMED: int = getattr(os, "O_TMPFILE", 0)
+_ACL, _DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 
 _SYNC_FILE_RANGE_WRITE = 2
 #: The time namespace that a machine begins with: its number is the kernel's constant.
@@ -103,6 +105,24 @@ class Disk:
     def chmod(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
+    def set_group(self, fd: int, group: int) -> None:
+        os.fchown(fd, -1, group)
+
+    def acl(self, fd: int) -> bytes:
+        """The file's access control list; empty where it has none beyond its mode."""
+        return _attribute(fd, _ACL)
+
+    def set_acl(self, fd: int, acl: bytes) -> None:
+        """Set the access control list, and the mode with it; an empty one: leave the mode alone."""
+        if acl:
+            os.setxattr(fd, _ACL, acl)
+        else:
+            os.removexattr(fd, _ACL)
+
+    def set_modified(self, fd: int, modified: int) -> None:
+        """Set the time of the last change of the file's bytes, in nanoseconds."""
+        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified))
+
     def flush(self, fd: int) -> None:
         """Make the file's bytes and length durable."""
         _flush(fd, os.fdatasync)
@@ -119,6 +139,37 @@ class Disk:
     def flush_all(self, fd: int) -> None:
         """Make the file's bytes, length and metadata (its mode) durable."""
         _flush(fd, os.fsync)
+
+    def new_file(self, folder: int, mode: int) -> tuple[int, int, bytes]:
+        """Mode, group and access control list that the kernel gives a new file in a folder.
+
+        Asked by one that never gets a name.  Not on every file system (``O_TMPFILE``, open(2)).
+        """
+        fd = _unnamed(folder, mode)
+        try:
+            found = os.fstat(fd)
+            return found.st_mode & 0o7777, found.st_gid, _attribute(fd, _ACL)
+        finally:
+            os.close(fd)
+
+    def default_acl(self, folder: int) -> bytes:
+        """The access control list that new files in a folder begin with; empty: none."""
+        # The descriptor is path-only, and whoever may write there need not be able to read there.
+        return _attribute(f"/proc/self/fd/{folder}", _DEFAULT_ACL)
+
+    def create_there(self, name: str, folder: int, mode: int, *, dir_fd: int) -> int:
+        """As ``create``, of a file that is made as if in another folder: its group, and what else
+        keeps a file from being moved there, are those of that folder.
+
+        Not on every file system.
+        """
+        fd = _unnamed(folder, mode)
+        try:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     # --- names -------------------------------------------------------------------------------
 
@@ -277,6 +328,24 @@ class Disk:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
+
+
+def _unnamed(folder: int, mode: int) -> int:
+    if not _UNNAMED:  # macOS
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, mode, dir_fd=folder)
+
+
+def _attribute(file: int | str, name: str) -> bytes:
+    """An extended attribute; empty where there is none, or no such thing."""
+    if not hasattr(os, "getxattr"):  # macOS
+        return b""
+    try:
+        return os.getxattr(file, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT):
+            return b""
+        raise
 
 
 def _flush(fd: int, call: Callable[[int], None]) -> None:

@@ -27,11 +27,12 @@ from txstore.home import Home
 from txstore.journal.records import Records
 from txstore.journal.rows import Completion, Transfer
 from txstore.locks import Deadline
+from txstore.newfile import give, new_file_in
 from txstore.options import Durability
 from txstore.paths import Parents, Place, Places, place_bytes, place_of
 from txstore.segment import FileClaim, SegmentRequest
 from txstore.staged import StagedFile
-from txstore.staging import PUBLISHED_MODE, Staging
+from txstore.staging import PRIVATE, Staging
 from txstore.transfers import Transfers
 
 _FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
@@ -93,19 +94,15 @@ class Publisher:
         :raises NameRefusedError: nothing may be stored there; nothing was changed
         """
         with self.opened(place, claim.name, request.given_id) as parents:
-            staged = self._staging.create(request.file_id, PUBLISHED_MODE)
             try:
-                staged.write(0, request.payload)
-                if self._keeps:
-                    staged.flush()
-                    self._flush_parents(parents)
-                found = self._disk.fstat(staged.fd)
-                self._rename(staged.name, place, parents, claim.name, request.given_id)
-            except BaseException:
-                self._staging.remove(staged.name)
-                raise
-            finally:
-                staged.close()
+                staged = self._staging.create(request.file_id, PRIVATE)
+                found = self._publish_staged(staged, request, claim, place, parents)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                staged = self._staging.create_there(request.file_id, parents.folder)
+                with self._last_try(claim.name, request.given_id):
+                    found = self._publish_staged(staged, request, claim, place, parents)
             if self._keeps:
                 self._home.flush_folder(parents.folder)
         done = Completion(
@@ -126,6 +123,29 @@ class Publisher:
         )
         self._records.complete(done, None, deadline)
 
+    def _publish_staged(
+        self,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        parents: Parents,
+    ) -> os.stat_result:
+        try:
+            staged.write(0, request.payload)
+            self._make_ordinary(staged, request, parents)
+            if self._keeps:
+                staged.flush_all()
+                self._flush_parents(parents)
+            found = self._disk.fstat(staged.fd)
+            self._rename(staged.name, place, parents, claim.name, request.given_id)
+        except BaseException:
+            self._staging.remove(staged.name)
+            raise
+        finally:
+            staged.close()
+        return found
+
     # --- a file of several segments ----------------------------------------------------------
 
     def finish(
@@ -144,27 +164,56 @@ class Publisher:
         :raises NameRefusedError: nothing may be stored there; the transfer is at its last segment
         :raises OSError: likewise, or the intent stays for recovery to settle
         """
+        with self.opened(place, claim.name, request.given_id) as parents:
+            try:
+                self._finish(row, staged, request, claim, place, parents, at, deadline)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # A project quota, or a group that is not ours to give: copied into an inode that
+                # is made there.  The intent, if it came to that, was withdrawn.
+                current = self._records.by_staging(row.staging, deadline)
+                if current is None:
+                    raise
+                copy = self._staging.create_there(row.file_id, parents.folder)
+                row = self._transfers.go_on_with_copy(current, staged, copy, at, deadline)
+                try:
+                    with self._last_try(claim.name, request.given_id):
+                        self._finish(row, copy, request, claim, place, parents, at, deadline)
+                finally:
+                    copy.close()
+        staged.close()
+
+    def _finish(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        parents: Parents,
+        at: Moment,
+        deadline: Deadline,
+    ) -> None:
         # Somebody was promised that these segments survive: the rename must not cost them.
         flushed = self._keeps or row.durable_segments > 0 or row.doubted > 0
-        with self.opened(place, claim.name, request.given_id) as parents:
-            staged.write(row.offset, request.payload)
-            staged.cut(claim.size)
-            staged.set_mode(self._staging.published_mode())
-            if flushed:
-                self._transfers.flush(row, staged.flush_all, at, deadline)
-            intent = row.touched(at)._replace(
-                publish_path=os.fsencode(claim.path),
-                publish_place=place_bytes(place),
-                publish_size=claim.size,
-                publish_sha256=claim.sha256,
-                publish_last=hashlib.sha256(request.payload).digest(),
-                publish_flushed=int(flushed),
-                publish_over=self.standing(place, parents),
-            )
-            self._staging.verify(staged)
-            self._transfers.save(row, intent, deadline)
-            self.carry_out(intent, place, parents, at, deadline)
-        staged.close()
+        staged.write(row.offset, request.payload)
+        staged.cut(claim.size)
+        self._make_ordinary(staged, request, parents)
+        if flushed:
+            self._transfers.flush(row, staged.flush_all, at, deadline)
+        intent = row.touched(at)._replace(
+            publish_path=os.fsencode(claim.path),
+            publish_place=place_bytes(place),
+            publish_size=claim.size,
+            publish_sha256=claim.sha256,
+            publish_last=hashlib.sha256(request.payload).digest(),
+            publish_flushed=int(flushed),
+            publish_over=self.standing(place, parents),
+        )
+        self._staging.verify(staged)
+        self._transfers.save(row, intent, deadline)
+        self.carry_out(intent, place, parents, at, deadline)
 
     def carry_out(
         self, row: Transfer, place: Place, parents: Parents, at: Moment, deadline: Deadline
@@ -326,6 +375,25 @@ class Publisher:
             if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
                 raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
             yield parents
+
+    def _make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
+        """Before the flush: give a file what one that is made at its place would have."""
+        assert request.store is not None
+        wanted = new_file_in(self._disk, parents.folder)
+        if staged.made_there:
+            wanted = wanted._replace(group=staged.group)  # the right one, or the best there is
+        give(self._disk, staged.fd, staged.group, wanted)
+
+    @contextmanager
+    def _last_try(self, name: str, file_id: str | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise NameRefusedError(
+                name, "nothing can be moved there from the store's folders", file_id=file_id
+            ) from error
 
     def _rename(
         self, staged: str, place: Place, parents: Parents, name: str, file_id: str | None

@@ -29,8 +29,6 @@ from txstore.transfers import Transfers
 
 logger = logging.getLogger(__name__)
 
-_CHUNK = 1024 * 1024  # bytes copied at once
-
 
 class Recovery:
     """Takes up transfers for one manager; their locks are held.  Thread-safe."""
@@ -134,47 +132,21 @@ class Recovery:
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
     ) -> tuple[Transfer, StagedFile]:
         """Before a file is published: copy it where another user staged it, since only the owner
-        of a file may give it the mode of a published one."""
-        return self._copy(row, staged, at, deadline) if staged.foreign else (row, staged)
+        of a file may give it the mode of a published one; or where it cannot be renamed from any
+        more."""
+        if staged.foreign or self._staging.is_stranded(staged):
+            return self._copy(row, staged, at, deadline)
+        return row, staged
 
     def _copy(
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
     ) -> tuple[Transfer, StagedFile]:
-        """Go on with a copy of the staged bytes, in a file that is ours alone.
-
-        A crash in between leaves one of the two files without a row: an orphan.
-        """
         try:
             copy = self._staging.create(row.file_id)
         except BaseException:
             staged.close()
             raise
-        try:
-            hasher = copy.hasher_new()
-            while hasher.total < row.offset:
-                part = staged.read(hasher.total, min(_CHUNK, row.offset - hasher.total))
-                if not part:
-                    raise StagingDamagedError(
-                        staged.path, row.file_id, "is shorter than the journal says"
-                    )
-                copy.write(hasher.total, part)
-                hasher.update(part)
-            if row.durable_segments:
-                copy.flush()
-                self._staging.flush_folder(copy.name)
-            taken = row.touched(at)._replace(staging=copy.name, inode=copy.inode)
-            self._transfers.save(row, taken, deadline)
-            if row.durable_segments:
-                # A journal that went back would look for the file that is removed now.
-                self._records.flush(deadline)
-        except BaseException:
-            copy.close()
-            raise
-        finally:
-            staged.close()
-        copy.row, copy.setbacks = taken, taken.setbacks
-        self._staging.remove(row.staging)
-        return taken, copy
+        return self._transfers.go_on_with_copy(row, staged, copy, at, deadline), copy
 
     def _verify(
         self, row: Transfer, staged: StagedFile, same_boot: bool, at: Moment, deadline: Deadline

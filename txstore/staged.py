@@ -27,7 +27,9 @@ class StagedFile:
     :ivar folder: that it lies in
     :ivar size: bytes in the file
     :ivar inode: its inode number
+    :ivar group: id of its group
     :ivar foreign: whether it belongs to another user, of a group that shares the store
+    :ivar made_there: whether it was made as if in the folder that it is to be renamed into
     :ivar writable: whether it may be written: not one that has a second name, which may be that of
         a published file or of a backup, nor another user's that has a published file's mode
     :ivar hasher: hash of the first ``hasher.total`` bytes, kept for a transfer that comes back
@@ -45,11 +47,9 @@ class StagedFile:
     ) -> None:
         self._disk, self.file_id, self.name, self.path, self.fd = disk, file_id, name, path, fd
         self.folder = os.path.dirname(path)
-        self.inode, self.size, self.foreign = (
-            found.st_ino,
-            found.st_size,
-            found.st_uid != os.geteuid(),
-        )
+        self.inode, self.size, self.group = found.st_ino, found.st_size, found.st_gid
+        self.foreign = found.st_uid != os.geteuid()
+        self.made_there = False
         self.writable = True
         self.hasher: Hasher | None = None
         self.setbacks = 0
@@ -125,11 +125,8 @@ class StagedFile:
         self._disk.flush(self.fd)
 
     def flush_all(self) -> None:
-        """Make the mode durable too."""
+        """Make mode, group and time durable too."""
         self._disk.flush_all(self.fd)
-
-    def set_mode(self, mode: int) -> None:
-        self._disk.chmod(self.fd, mode)
 
     def hash_to(self, hasher: Hasher, end: int, *, rewrite_from: int | None = None) -> bool:
         """Hash the staged bytes from ``hasher.total`` to ``end``.

@@ -26,14 +26,17 @@ from txstore.staged import StagedFile
 from txstore.unchanged import version_of
 
 _KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
-#: Mode with which a one-segment file is made: an ordinary new file's, since it is published at
-#: once; its folder is the owner's alone.
-PUBLISHED_MODE = 0o666
+#: Mode of a staging file that nobody else goes on with.
+PRIVATE = 0o600
 
 
 def stripe_in(name: str) -> int | None:
     """The stripe of the lock that guards a staging file; ``None``: not a name of ours."""
     return int(name[1:3], 16) if is_staging_name(name) else None
+
+
+def _new_name(letter: str, file_id: str) -> str:
+    return f"{letter}{stripe_of(file_id.encode()):02x}-{secrets.token_hex(16)}"
 
 
 class Staging:
@@ -61,13 +64,30 @@ class Staging:
     def create(self, file_id: str, mode: int | None = None) -> StagedFile:
         """A new, empty staging file for a transfer.  Its name is not durable yet.
 
-        :param mode: less the umask; ``None``: the store's own mode, whatever the umask
+        :param mode: permission bits, whatever the umask; ``None``: the store's own
         """
-        name = f"{self.letter}{stripe_of(file_id.encode()):02x}-{secrets.token_hex(16)}"
-        fd = self._disk.create(name, mode or self._home.mode, dir_fd=self.folder(name))
+        mode = self._home.mode if mode is None else mode
+        name = _new_name(self.letter, file_id)
+        fd = self._disk.create(name, mode, dir_fd=self.folder(name))
+        return self._made(file_id, name, fd, mode)
+
+    def create_there(self, file_id: str, folder: int) -> StagedFile:
+        """As ``create``, of a private file that can be renamed into a folder of the storage into
+        which the kernel moves no other."""
+        name = _new_name("s", file_id)
         try:
-            if mode is None and self._home.mode & 0o077:
-                self._disk.chmod(fd, self._home.mode)
+            fd = self._disk.create_there(name, folder, PRIVATE, dir_fd=self.folder(name))
+        except OSError:
+            # Not on this file system.  It may do that it is on the same one, under the same mount.
+            fd = self._disk.create(name, PRIVATE, dir_fd=self.folder(name))
+        staged = self._made(file_id, name, fd, PRIVATE)
+        staged.made_there = True
+        return staged
+
+    def _made(self, file_id: str, name: str, fd: int, mode: int) -> StagedFile:
+        try:
+            if mode & 0o077:
+                self._disk.chmod(fd, mode)
             found = self._disk.fstat(fd)
         except BaseException:
             self._disk.close(fd)
@@ -230,9 +250,12 @@ class Staging:
         if self.letter == "s" or self._home.has_hidden_staging():
             yield from self._disk.list_folder(self._home.hidden_staging())
 
-    def published_mode(self) -> int:
-        """The mode that an ordinary new file would get."""
-        return PUBLISHED_MODE & ~self._disk.umask()
+    def is_stranded(self, staged: StagedFile) -> bool:
+        """Whether a file was begun where the kernel could rename from, and cannot any more: the
+        folders are mounted in another way by now."""
+        return staged.name[0] != self.letter and self._home.is_other_mount(
+            self.folder(staged.name), self._home.storage
+        )
 
     def close(self) -> None:
         with self._mutex:

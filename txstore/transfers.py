@@ -15,7 +15,10 @@ from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
 from txstore.locks import Deadline
 from txstore.options import Durability
+from txstore.staged import StagedFile
 from txstore.staging import Staging
+
+_CHUNK = 1024 * 1024  # bytes copied at once
 
 
 class Transfers:
@@ -51,6 +54,45 @@ class Transfers:
                 with suppress(OSError):
                     self._records.save(row, row.put_in_doubt(at), deadline)
             raise
+
+    def go_on_with_copy(
+        self, row: Transfer, staged: StagedFile, copy: StagedFile, at: Moment, deadline: Deadline
+    ) -> Transfer:
+        """Go on with a copy of the staged bytes, in a new, empty file that is ours alone.
+
+        A crash in between leaves one of the two files without a row: an orphan.  Both are closed
+        where it fails; the first one also where it does not.
+        """
+        recorded = False
+        try:
+            hasher = copy.hasher_new()
+            while hasher.total < row.offset:
+                part = staged.read(hasher.total, min(_CHUNK, row.offset - hasher.total))
+                if not part:
+                    raise StagingDamagedError(
+                        staged.path, row.file_id, "is shorter than the journal says"
+                    )
+                copy.write(hasher.total, part)
+                hasher.update(part)
+            if row.durable_segments:
+                copy.flush()
+                self._staging.flush_folder(copy.name)
+            recorded = True  # or perhaps
+            taken = row.touched(at)._replace(staging=copy.name, inode=copy.inode)
+            self.save(row, taken, deadline)
+            if row.durable_segments:
+                # A journal that went back would look for the file that is removed now.
+                self._records.flush(deadline)
+        except BaseException:
+            copy.close()
+            if not recorded:
+                self._staging.remove(copy.name)  # its space is needed, where the disk is full
+            raise
+        finally:
+            staged.close()
+        copy.row, copy.setbacks = taken, taken.setbacks
+        self._staging.remove(row.staging)
+        return taken
 
     def drop(self, row: Transfer, deadline: Deadline) -> bool:
         """End a transfer: first its row, then its bytes, so that no row is without them.

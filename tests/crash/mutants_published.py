@@ -10,7 +10,7 @@ PUBLISHED = [
         "flush of a finished file's bytes",
         (
             Patch(
-                "Publisher.finish",
+                "Publisher._finish",
                 """\
                 if flushed:
                     self._transfers.flush(row, staged.flush_all, at, deadline)""",
@@ -21,7 +21,7 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of a finished file's mode",
-        (Patch("Publisher.finish", "staged.flush_all", "staged.flush"),),
+        (Patch("Publisher._finish", "staged.flush_all", "staged.flush"),),
         ("brief/segment",),
     ),
     Mutant(
@@ -79,7 +79,7 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of a one-segment file's bytes",
-        (Patch("Publisher.publish_whole", "staged.flush()", ""),),
+        (Patch("Publisher._publish_staged", "staged.flush_all()", "pass"),),
         ("brief/segment",),
     ),
     Mutant(
@@ -165,19 +165,19 @@ PUBLISHED = [
     ),
     Mutant(
         "zeros ahead are cut before a file is published",
-        (Patch("Publisher.finish", "staged.cut(claim.size)", ""),),
+        (Patch("Publisher._finish", "staged.cut(claim.size)", ""),),
         ("tests/crash/test_zeros_ahead.py",),
     ),
     Mutant(
         "parents of a one-segment file are flushed",
-        (Patch("Publisher.publish_whole", "self._flush_parents(parents)", ""),),
+        (Patch("Publisher._publish_staged", "self._flush_parents(parents)", ""),),
         ("brief deep one/segment",),
     ),
     Mutant(
         "level none flushes the file of a transfer that was promised",
         (
             Patch(
-                "Publisher.finish",
+                "Publisher._finish",
                 "self._keeps or row.durable_segments > 0 or row.doubted > 0",
                 "self._keeps or row.doubted > 0",
             ),

@@ -261,7 +261,7 @@ STAGED = [
         "what an older version may have promised is published durably",
         (
             Patch(
-                "Publisher.finish",
+                "Publisher._finish",
                 "self._keeps or row.durable_segments > 0 or row.doubted > 0",
                 "self._keeps or row.durable_segments > 0",
             ),
@@ -307,7 +307,7 @@ STAGED = [
         "a copy of another user's file is flushed",
         (
             Patch(
-                "Recovery._copy",
+                "Transfers.go_on_with_copy",
                 """\
                 copy.flush()
                 self._staging.flush_folder(copy.name)""",
@@ -318,7 +318,7 @@ STAGED = [
     ),
     Mutant(
         "a copy is recorded durably before the original goes",
-        (Patch("Recovery._copy", "self._records.flush(deadline)", "pass"),),
+        (Patch("Transfers.go_on_with_copy", "self._records.flush(deadline)", "pass"),),
         ("tests/crash/test_take_over.py",),
     ),
 ]

@@ -219,6 +219,34 @@ class SimulatedDisk(JournalRecorder, Disk):
 
         self._call("chmod", "", act)
 
+    def set_group(self, fd: int, group: int) -> None:
+        self._call("set_group", "", lambda: super(SimulatedDisk, self).set_group(fd, group))
+
+    def acl(self, fd: int) -> bytes:
+        return self._call("acl", "", lambda: super(SimulatedDisk, self).acl(fd))
+
+    def set_acl(self, fd: int, acl: bytes) -> None:
+        self._call("set_acl", "", lambda: super(SimulatedDisk, self).set_acl(fd, acl))
+
+    def set_modified(self, fd: int, modified: int) -> None:
+        self._call(
+            "set_modified", "", lambda: super(SimulatedDisk, self).set_modified(fd, modified)
+        )
+
+    def new_file(self, folder: int, mode: int) -> tuple[int, int, bytes]:
+        return self._call("new_file", "", lambda: super(SimulatedDisk, self).new_file(folder, mode))
+
+    def default_acl(self, folder: int) -> bytes:
+        return self._call("default_acl", "", lambda: super(SimulatedDisk, self).default_acl(folder))
+
+    def create_there(self, name: str, folder: int, mode: int, *, dir_fd: int) -> int:
+        def act() -> int:
+            fd = super(SimulatedDisk, self).create_there(name, folder, mode, dir_fd=dir_fd)
+            self._made(fd, name, dir_fd)
+            return fd
+
+        return self._call("create_there", name, act)
+
     def flush(self, fd: int) -> None:
         self._flush("flush", super().flush, fd, whole=False)
 

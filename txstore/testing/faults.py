@@ -22,6 +22,7 @@ OF_SQLITE = ("connect", "commit", "checkpoint", "statement")
 #: Calls that change something on the disk, or make a change durable.
 CHANGING = (
     *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
+    *("create_there", "set_group", "set_acl", "set_modified"),
     *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
     "flush_file_system",
 )

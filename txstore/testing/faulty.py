@@ -19,9 +19,10 @@ from txstore.testing.sqlite import SimulatedConnection, kind_of
 
 T = TypeVar("T")
 
-_OPENING = ("create", "open", "open_or_create", "open_folder")
+_OPENING = ("create", "create_there", "open", "open_or_create", "open_folder")
 _READING = (
     *("pread", "size", "fstat", "stat", "read_link", "list_folder"),
+    *("new_file", "acl", "default_acl"),
     *("try_lock", "last_holder", "sign", "start_flush"),
 )
 

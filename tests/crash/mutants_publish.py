@@ -1,0 +1,25 @@
+"""Mutants of what a published file gets from its folder and its source."""
+
+from __future__ import annotations
+
+from crash.mutants import Mutant
+from crash.patches import Patch
+
+LIKE_NEW = [
+    Mutant(
+        "flush of a one-segment file's mode",
+        (Patch("Publisher._publish_staged", "staged.flush_all()", "staged.flush()"),),
+        ("brief/segment",),
+    ),
+    Mutant(
+        "a copy into an inode made there is recorded before the original goes",
+        (
+            Patch(
+                "Transfers.go_on_with_copy",
+                "self.save(row, taken, deadline)",
+                "self._staging.remove(row.staging); self.save(row, taken, deadline)",
+            ),
+        ),
+        ("tests/crash/test_take_over.py",),
+    ),
+]
