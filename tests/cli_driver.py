@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,21 @@ def run(*args: object, code: int = 0) -> Result:
     return result
 
 
+_HEED = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def heeding_ctrl_c(command: list[str]) -> list[str]:
+    """The command, such that Ctrl-C reaches it: what a script started with ``&`` ignores it, and
+    so do its children."""
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        return command
+    return [sys.executable, "-c", _HEED, *command]
+
+
 def start(
     *args: object,
     setup: str | None = None,
@@ -41,7 +57,7 @@ def start(
     """Start the command as a process; `setup` is Python that it runs first."""
     how = ["-m", "txstore"] if setup is None else ["-c", setup + _MAIN]
     return subprocess.Popen(
-        [sys.executable, *how, *map(str, args)],
+        heeding_ctrl_c([sys.executable, *how, *map(str, args)]),
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -72,6 +73,15 @@ FileStoreManager.{method} = interrupted
     arguments = ["some-id"] if command == "cancel" else []
     result = run_process(command, *arguments, "--storage-dir", storage, setup=setup, code=130)
     assert result.stderr.strip() == ""
+
+
+def test_ctrl_c_reaches_a_command_that_a_test_starts_where_it_is_ignored(storage: Path) -> None:
+    """As where the tests are run by ``nohup pytest &`` in a script."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        test_ctrl_c_ends_ls_and_cancel_with_code_130(storage, "ls", "transfers")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_takes_effect_between_files_of_one_segment(

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from cli_driver import heeding_ctrl_c
 from fabric_broker import PATIENCE, MakeFile, wait_until
 
 from txstore.dxl import FileSender, FileTransferService, Link
@@ -26,7 +27,7 @@ class Command:
     def __init__(self, *arguments: object) -> None:
         self.output: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "txstore", *map(str, arguments)],
+            heeding_ctrl_c([sys.executable, "-m", "txstore", *map(str, arguments)]),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
