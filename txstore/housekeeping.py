@@ -138,6 +138,10 @@ class Housekeeping:
         return self._given_back != before
 
     def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
+        # An idle service learns here that its store is another; and what a replaced journal does
+        # not know is no orphan.
+        self._home.verify_storage()
+        self._records.verify(deadline)
         at = self._home.now()
         seen = self._records.boot_seen(at, deadline)
         over, after = clock.cutoff(self._expire_after, at, seen), 0

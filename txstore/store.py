@@ -383,6 +383,7 @@ class FileStoreManager:
         than ``keep_completed``.  This happens by itself, a little after each answer.
 
         :return: ids of the transfers dropped
+        :raises ReplacedError: the store was removed or replaced meanwhile (an ``OSError``)
         """
         with self._calls:
             return self._housekeeping.expire(Deadline(self._lock_timeout))

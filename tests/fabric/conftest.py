@@ -92,8 +92,10 @@ def start_service() -> Iterator[StartService]:
     """Start service processes, which are killed at the end of the test."""
     started: list[ServiceProcess] = []
 
-    def start(config_dir: Path, *options: str, wait: bool = True) -> ServiceProcess:
-        process = ServiceProcess(config_dir, *options, wait=False)
+    def start(
+        config_dir: Path, *options: str, wait: bool = True, first: str = ""
+    ) -> ServiceProcess:
+        process = ServiceProcess(config_dir, *options, wait=False, first=first)
         started.append(process)
         if wait:
             process.wait_ready()
@@ -128,6 +130,12 @@ def make_file(tmp_path: Path) -> MakeFile:
 @pytest.fixture
 def service_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
     return broker.config_dir(tmp_path / "service", {"storageDir": storage})
+
+
+@pytest.fixture
+def shared_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
+    """For services that take requests in turn, as a DXL broker would have them do."""
+    return broker.config_dir(tmp_path / "service", {"storageDir": storage, "shareGroup": "workers"})
 
 
 @pytest.fixture

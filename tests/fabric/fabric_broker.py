@@ -258,17 +258,26 @@ class MakeFile(Protocol):
 class StartService(Protocol):
     """Starts a service process that ends with the test."""
 
-    def __call__(self, config_dir: Path, *options: str, wait: bool = ...) -> ServiceProcess: ...
+    def __call__(
+        self, config_dir: Path, *options: str, wait: bool = ..., first: str = ...
+    ) -> ServiceProcess: ...
 
 
 class ServiceProcess:
-    """``txstore serve`` in a process of its own, that can be killed."""
+    """``txstore serve`` in a process of its own, that can be killed.
 
-    def __init__(self, config_dir: Path, *options: str, wait: bool = True) -> None:
+    :param first: a statement to begin with
+    """
+
+    def __init__(self, config_dir: Path, *options: str, wait: bool = True, first: str = "") -> None:
         self.output: list[str] = []
         self._ready = threading.Event()
+        program = ["-c", f"{first}; from txstore.cli import main; main()"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "txstore", "serve", str(config_dir), *options],
+            [
+                *(sys.executable, *(program if first else ("-m", "txstore"))),
+                *("serve", str(config_dir), *options),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

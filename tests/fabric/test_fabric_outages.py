@@ -60,9 +60,9 @@ def test_a_broker_that_says_nothing_holds_no_command_for_longer_than_was_asked(
     silent: SilentBroker, tmp_path: Path, make_file: MakeFile, command: str
 ) -> None:
     folder = silent.config_dir(tmp_path / "client")
-    what = {"send": [make_file(10)], "get": ["name"], "files": []}[command]
+    what: dict[str, list[object]] = {"send": [make_file(10)], "get": ["name"], "files": []}
     began = time.monotonic()
-    code, output = run(command, *what, "--config", folder, "--retry-for", "2")
+    code, output = run(command, *what[command], "--config", folder, "--retry-for", "2")
     # Three seconds to connect, and the interpreter's start on a busy machine.
     assert time.monotonic() - began < 12, output
     assert code == 1, output

@@ -32,12 +32,6 @@ from txstore.dxl.protocol import Topics
 SEGMENT = 16 * 1024
 
 
-@pytest.fixture
-def shared_dir(broker: Broker, tmp_path: Path, storage: Path) -> Path:
-    """For services that take requests in turn, as a DXL broker would have them do."""
-    return broker.config_dir(tmp_path / "service", {"storageDir": storage, "shareGroup": "workers"})
-
-
 def each(every: int, act: Callable[[int], object]) -> Callable[[SendProgress], None]:
     """A progress callback that acts after every so many bytes, with 0, 1, 2, ..."""
     acted: list[int] = []

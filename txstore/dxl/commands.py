@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import click
 
 from txstore.cli import options
-from txstore.cli.display import display, human, shown
+from txstore.cli.display import display, human, say, shown
 from txstore.cli.problems import explain
 from txstore.dxl.command_parts import (
     BAD_CONFIG,
@@ -73,10 +73,12 @@ def serve(config_dir: str, workers: int) -> None:
     """Store what senders on a DXL fabric send.
 
     CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
-    them. Prints a line when requests are answered; stops cleanly on SIGTERM and Ctrl-C. Exits with
-    code 78 at once if the configuration cannot work.
+    them. Prints a line when requests are answered; stops cleanly on SIGTERM, SIGHUP and Ctrl-C.
+    Exits with code 78 at once if the configuration cannot work, with 75 when the storage or the
+    working dir was removed or replaced: start it again then.
     """
     from txstore.dxl.errors import ConfigError
+    from txstore.dxl.heartbeat import Heartbeat
     from txstore.dxl.supervisor import Supervisor
     from txstore.dxl.worker import serve_until_told, set_up_logging
 
@@ -92,14 +94,18 @@ def serve(config_dir: str, workers: int) -> None:
 
     def ready() -> None:
         who = "1 worker" if workers == 1 else f"{workers} workers"
-        click.echo(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
+        # It serves, whether or not somebody reads this.
+        say(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
         _tell_systemd("READY=1")
 
+    watched = "WATCHDOG_USEC" in os.environ
+    alive = Heartbeat(lambda: _tell_systemd("WATCHDOG=1") if watched else None)
     if workers > 1:
-        sys.exit(Supervisor(config, workers, ready).run())
+        sys.exit(Supervisor(config, workers, ready, alive).run())
     from txstore.dxl.service import FileTransferService
 
-    sys.exit(serve_until_told(FileTransferService(config), ready, threading.Event()))
+    service = FileTransferService(config, on_round=alive)
+    sys.exit(serve_until_told(service, ready, threading.Event()))
 
 
 def _checked_config(config_dir: str) -> ServiceConfig:

@@ -35,6 +35,7 @@ from txstore.errors import (
     LimitError,
     NameRefusedError,
     NoSuchFileError,
+    ReplacedError,
     RequestedVersionError,
     RequestError,
     TxStoreError,
@@ -61,10 +62,19 @@ class StoreHandlers:
 
     Each takes a message (``.payload``, ``.other_fields``) and returns what to send back; none
     raises.  Safe to call from any number of threads.
+
+    :param on_replaced: called when the store turns out to be removed or replaced; until the manager
+        is opened anew every request will fail
     """
 
-    def __init__(self, manager: FileStoreManager, config: ServiceConfig) -> None:
+    def __init__(
+        self,
+        manager: FileStoreManager,
+        config: ServiceConfig,
+        on_replaced: Callable[[ReplacedError], None] = lambda _: None,
+    ) -> None:
         self._manager = manager
+        self._on_replaced = on_replaced
         self._config = config
         self._stored = StoredFiles(manager.storage_dir, manager.working_dir, manager.stored_sha256)
         self._hashes = _HashCache(HASHES_KEPT)
@@ -102,12 +112,20 @@ class StoreHandlers:
             logger.info("Refused: %s", brief(str(error)))
             return error_reply(error)
         except (TxStoreError, OSError) as error:
-            logger.error("Failed: %s", brief(str(error)))
+            logger.error("Failed: %s", brief(f"{_subject(message)}: {self._explained(error)}"))
+            if isinstance(error, ReplacedError):
+                self._on_replaced(error)
             return error_reply(error)
         except Exception as error:
             # Whatever it was, the sender has to hear of it, or it waits for nothing.
             logger.exception("A request could not be answered")
             return error_reply(error)
+
+    def _explained(self, error: Exception) -> str:
+        """The error, with the folders where the kernel did not say which file it is about."""
+        if not isinstance(error, OSError) or error.filename is not None:
+            return str(error)
+        return f"{error} (below {self._manager.working_dir} or {self._manager.storage_dir})"
 
     def _store(self, message: Any) -> Reply:
         fields = message.other_fields
@@ -237,6 +255,14 @@ def _file(fields: Mapping[str, Any]) -> str:
     file_id = fields.get(FileStoreProp.ID)
     what = f"The file {name!r:.100}" if name else "The file"
     return f"{what} with id {file_id!r:.300}" if file_id else what
+
+
+def _subject(message: Any) -> str:
+    """What a request is about, as far as it says so."""
+    fields = message.other_fields
+    if not isinstance(fields, Mapping) or FileStoreProp.SEGMENT_NUMBER not in fields:
+        return f"A request: {message.payload!r:.300}"
+    return f"{_file(fields)}, segment {fields[FileStoreProp.SEGMENT_NUMBER]!r:.20}"
 
 
 def _is_name(value: object) -> bool:

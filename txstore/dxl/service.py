@@ -16,6 +16,7 @@ from txstore.dxl.errors import FabricError, NoAnswerError, NoConnectionError
 from txstore.dxl.fabric import Connection, load_client_config
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
+from txstore.errors import ReplacedError, StoreClosedError, TxStoreError
 from txstore.limits import Limits
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,14 @@ LONGEST_PAUSE = 30.0
 #: Seconds that a clean stop may take.
 STOP_TIMEOUT = 25.0
 
+#: Seconds between two looks for what has expired, from and to; a tenth of the shortest lifetime
+#: in between.
+EXPIRE_EVERY = (0.5, 60.0)
+
+#: Exit codes: the service failed; its store was removed or replaced, and only a new start helps.
+FAILED = 1
+REPLACED = 75
+
 _Handlers = Mapping[str, Callable[[Any], "Reply | ErrorReply"]]
 
 
@@ -46,6 +55,7 @@ class FileTransferService:
 
     :param config: the folder of configuration, or what was read from it
     :param wrap: changes what answers a topic; for tests that lose an answer
+    :param on_round: called again and again as long as the connection is looked after
     :raises ConfigError: the configuration cannot work
     """
 
@@ -54,6 +64,7 @@ class FileTransferService:
         config: ServiceConfig | str | os.PathLike[str],
         *,
         wrap: Callable[[_Handlers], _Handlers] = lambda handlers: handlers,
+        on_round: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config if isinstance(config, ServiceConfig) else ServiceConfig.load(config)
         client_config = load_client_config(self._config.config_dir)
@@ -61,6 +72,7 @@ class FileTransferService:
         client_config.incoming_message_queue_size = self._config.queue_size
         self._client_config = client_config
         self._wrap = wrap
+        self._on_round = on_round
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._heard = False  # a request of its own
@@ -69,6 +81,8 @@ class FileTransferService:
         self.ready = threading.Event()
         #: Set when the service has ended.
         self.ended = threading.Event()
+        #: The process's exit code where it ended without being told to.
+        self.exit_code = FAILED
 
     def __enter__(self) -> FileTransferService:
         return self
@@ -115,16 +129,58 @@ class FileTransferService:
         return not self._thread.is_alive()
 
     def _run(self, manager: FileStoreManager) -> None:
+        cleaning = threading.Thread(
+            target=self._clean_up, args=(manager,), name="txstore-cleaning", daemon=True
+        )
         try:
             with manager:
-                handlers = self._wrap(StoreHandlers(manager, self._config).by_topic())
-                self._serve(handlers)
+                cleaning.start()
+                handlers = StoreHandlers(manager, self._config, self._end_replaced)
+                self._serve(self._wrap(handlers.by_topic()))
         except Exception:
             logger.exception("The service ended")
             raise
         finally:
+            self._stop.set()
             self.ready.clear()
             self.ended.set()
+
+    def _told_to_stop(self) -> bool:
+        """Asked on each round of whatever waits for the fabric."""
+        self._on_round()
+        return self._stop.is_set()
+
+    def _pause(self, seconds: float) -> bool:
+        """Wait; whether the service is to stop."""
+        deadline = time.monotonic() + seconds
+        while not self._told_to_stop() and (left := deadline - time.monotonic()) > 0:
+            self._stop.wait(min(left, LOOK_EVERY))
+        return self._stop.is_set()
+
+    def _end_replaced(self, error: ReplacedError) -> None:
+        """No request can be answered any more, but could after a new start, which somebody else,
+        who knows whether it was meant so, sees to."""
+        if self.exit_code != REPLACED:
+            self.exit_code = REPLACED
+            logger.error("The service ends, to be started again over what is there now: %s", error)
+        self._stop.set()
+
+    def _clean_up(self, manager: FileStoreManager) -> None:
+        """Drop what has expired, also where no request comes after whose answer it would be done.
+
+        In a thread of its own: a slow disk must not keep the connection from being looked after.
+        """
+        least, most = EXPIRE_EVERY
+        shortest = min(self._config.expire_after, self._config.keep_completed)
+        while not self._stop.wait(max(least, min(most, shortest / 10))):
+            try:
+                manager.expire()
+            except ReplacedError as error:
+                self._end_replaced(error)
+            except StoreClosedError:
+                return
+            except (OSError, TxStoreError) as error:
+                logger.warning("Cleaning up was put off: %s", error)
 
     def _serve(self, handlers: _Handlers) -> None:
         pause = FIRST_PAUSE
@@ -138,12 +194,12 @@ class FileTransferService:
                 # What held for long did not fail in the way that pauses are made for.
                 pause = FIRST_PAUSE if time.monotonic() - began > LONGEST_PAUSE else pause
                 logger.warning("Not serving: %s. Connecting again in %.1f s.", error, pause)
-                self._stop.wait(pause)
+                self._pause(pause)
                 pause = min(pause * 2, LONGEST_PAUSE)
 
     def _connect_and_attend(self, handlers: _Handlers) -> None:
         logger.info("Connecting")
-        connection = Connection(self._client_config, self._stop.is_set)
+        connection = Connection(self._client_config, self._told_to_stop)
         try:
             service_id = ""
             if self._config.share_group is None:
@@ -163,7 +219,7 @@ class FileTransferService:
         :raises FabricError: requests do not reach it any more
         """
         check_at = time.monotonic()
-        while not self._stop.wait(LOOK_EVERY):
+        while not self._pause(LOOK_EVERY):
             if not connection.connected:
                 raise NoConnectionError("the connection to the fabric was lost")
             if service_id and self._unheard < UNHEARD and time.monotonic() >= check_at:
@@ -184,7 +240,7 @@ class FileTransferService:
                 encode_json({"file_id": "self-check"}),
                 timeout=CHECK_TIMEOUT,
                 service_id=service_id,
-                interrupted=self._stop.is_set,
+                interrupted=self._told_to_stop,
             )
         except NoAnswerError:
             if self._heard or not connection.connected or self._stop.is_set():

@@ -13,6 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask a service to stop cleanly.
+
+    SIGHUP, with which a terminal that is closed takes its programs along, is one of them, unless
+    whoever started the service wants it to stay then (``nohup``).
+    """
+    stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    return stopping[:2] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else stopping
+
+
 @contextmanager
 def relayed(*numbers: signal.Signals, to: Callable[[], None]) -> Iterator[None]:
     """For the time of a ``with``, call ``to`` in a thread of its own whenever a signal comes.

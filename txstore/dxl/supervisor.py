@@ -1,4 +1,4 @@
-"""Several serving processes over one store, each started again when it dies."""
+"""Several serving processes over one store, each started again when it dies or hangs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.service import STOP_TIMEOUT
+from txstore.dxl.service import FAILED, REPLACED, STOP_TIMEOUT
+from txstore.dxl.signals import stop_signals
+from txstore.dxl.worker import READY
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +27,19 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 30.0
 LIVED_LONG = 30.0
 
+#: Seconds for which a worker may give no sign of life before it is killed, and how many times as
+#: long it may take to its first one, while it opens the store.  Stopping takes less.
+SILENCE = 30.0
+FIRST_SIGN = 10
+
+#: Seconds by which the supervisor may wake up too late before it takes itself for stopped.
+OVERSLEPT = 1.0
+
 #: Seconds that workers may take to stop before they are killed.
 PATIENCE = STOP_TIMEOUT + 5.0
+
+
+_CLEAN = (0, -signal.SIGTERM, -signal.SIGHUP)
 
 
 @dataclass
@@ -35,30 +48,40 @@ class _Worker:
     process: subprocess.Popen[bytes] | None = None
     line: socket.socket | None = None
     ready: bool = False
+    killed: bool = False
     started: float = 0.0
+    silent_after: float = 0.0
     due: float = 0.0
     pause: float = FIRST_PAUSE
 
 
 class Supervisor:
-    """Keeps ``count`` workers running until SIGTERM or SIGINT.
+    """Keeps ``count`` workers running until SIGTERM, SIGINT or SIGHUP.
 
     :param config: what they serve, also those that are started again when its file has changed
     :param count: how many
     :param on_ready: called once, when all of them answer requests
+    :param on_round: called again and again
     """
 
-    def __init__(self, config: ServiceConfig, count: int, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: ServiceConfig,
+        count: int,
+        on_ready: Callable[[], None],
+        on_round: Callable[[], object] = lambda: None,
+    ) -> None:
         self._config = config
         self._workers = [_Worker(number) for number in range(1, count + 1)]
-        self._on_ready = on_ready
+        self._on_ready, self._on_round = on_ready, on_round
+        self._replaced = False
         self._said_ready = False
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
-        """Until told to stop.
+        """Until told to stop, or until a worker finds that the store was removed or replaced.
 
-        :return: exit code: 0 if every worker stopped cleanly, else 1
+        :return: exit code: 0 if every worker stopped cleanly, 75 where the store is another, else 1
         """
         with _signals() as told, self._selector:
             self._selector.register(told, selectors.EVENT_READ, None)
@@ -67,22 +90,36 @@ class Supervisor:
                     continue
             finally:
                 clean = self._stop_all()
-        return 0 if clean else 1
+        if self._replaced:
+            return REPLACED
+        return 0 if clean else FAILED
 
     def _step(self) -> bool:
-        """Start what is due and wait for the next event; whether it is the signal to stop."""
-        now = time.monotonic()
-        waiting = []
+        """Start what is due and wait for the next event; whether it is time to stop."""
+        self._on_round()
+        began = time.monotonic()
+        # Not longer, so that a part of its own time that it was stopped for does not go unseen.
+        pause = SILENCE / 3
         for worker in self._workers:
-            if worker.process is None and worker.due <= now:
+            if worker.process is None and worker.due <= began:
                 self._start(worker)
             elif worker.process is None:
-                waiting.append(worker.due - now)
-        for key, _ in self._selector.select(min(waiting, default=None)):
+                pause = min(pause, worker.due - began)
+            elif not worker.killed:
+                pause = min(pause, max(worker.silent_after - began, 0.0))
+        events = self._selector.select(pause)
+        overslept = time.monotonic() - began > pause + OVERSLEPT
+        for key, _ in events:
             if key.data is None:
                 return True
             self._hear(key.data)
-        return False
+        for worker in self._workers:
+            if overslept:
+                # It was stopped or had no processor for a while, and so, perhaps, had its workers.
+                worker.silent_after = max(worker.silent_after, time.monotonic() + SILENCE)
+            elif worker.silent_after <= time.monotonic():
+                self._kill_silent(worker)
+        return self._replaced
 
     def _start(self, worker: _Worker) -> None:
         ours, theirs = socket.socketpair()
@@ -98,24 +135,38 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):  # it died: that is heard as at any other time
             ours.sendall(pickle.dumps(self._config))
         worker.line = ours
-        worker.ready = False
+        worker.ready = worker.killed = False
         worker.started = time.monotonic()
+        worker.silent_after = worker.started + SILENCE * FIRST_SIGN
         self._selector.register(ours, selectors.EVENT_READ, worker)
         logger.info("Worker %d is process %d", worker.number, worker.process.pid)
 
     def _hear(self, worker: _Worker) -> None:
         assert worker.line is not None
         try:
-            said = worker.line.recv(1)
+            said = worker.line.recv(4096)
         except ConnectionResetError:
             said = b""
         if not said:
             self._bury(worker)
             return
-        worker.ready = True
+        worker.silent_after = time.monotonic() + SILENCE
+        worker.ready = worker.ready or READY in said
         if not self._said_ready and all(each.ready for each in self._workers):
             self._said_ready = True
             self._on_ready()
+
+    def _kill_silent(self, worker: _Worker) -> None:
+        """Kill a worker that hangs.  That it is dead is heard as at any other time: one that waits
+        for a disk in the kernel ends when that answers, and keeps nobody waiting here."""
+        if worker.process is None or worker.killed:
+            return
+        logger.error(
+            "Worker %d (process %d) has given no sign of life for %g s; killing it",
+            *(worker.number, worker.process.pid, SILENCE),
+        )
+        worker.killed = True
+        worker.process.kill()
 
     def _bury(self, worker: _Worker) -> None:
         assert worker.line is not None
@@ -124,6 +175,11 @@ class Supervisor:
         worker.line.close()
         # Its line is closed, so it is about to end, unless it hangs: then it is of no use either.
         code = _end(worker.process, 1.0)
+        if code == REPLACED:
+            # The others' store is gone just as well, though perhaps they have not met it yet.
+            self._replaced = True
+            worker.process = worker.line = None
+            return
         if time.monotonic() - worker.started > LIVED_LONG:
             worker.pause = FIRST_PAUSE
         logger.error(
@@ -145,7 +201,7 @@ class Supervisor:
             if worker.line is not None:
                 worker.line.close()
         # One that was told before it could listen had nothing at hand.
-        return all(code in (0, -signal.SIGTERM) for code in codes)
+        return all(code in _CLEAN for code in codes)
 
 
 def _end(process: subprocess.Popen[bytes], patience: float) -> int:
@@ -158,12 +214,12 @@ def _end(process: subprocess.Popen[bytes], patience: float) -> int:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[socket.socket]:
-    """A socket that can be read from once SIGTERM or SIGINT came."""
+    """A socket that can be read from once a signal came that asks to stop."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = {}
     with ours, theirs:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in stop_signals():
             before[number] = signal.signal(number, lambda *_: None)
         previous = signal.set_wakeup_fd(theirs.fileno())
         try:

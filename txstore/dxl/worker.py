@@ -2,8 +2,9 @@
 
 ``python -m txstore.dxl.worker CONFIG_DIR FD`` is what the supervisor starts.  ``FD`` is a socket to
 it: the configuration comes from there, pickled, since its file may have changed since the service
-was started; a byte says that the worker is ready, and the supervisor's end, if it dies, ends the
-worker too.  ``CONFIG_DIR`` is for those who look at a list of processes.
+was started.  A byte says that the worker is ready, others, now and then, that it lives.  The
+supervisor's end, if it dies, ends the worker too.  ``CONFIG_DIR`` is for those who look at a list
+of processes.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from __future__ import annotations
 import logging
 import logging.config
 import pickle
-import signal
 import socket
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 
 from txstore.dxl.config import ServiceConfig
+from txstore.dxl.heartbeat import Heartbeat
 from txstore.dxl.service import FileTransferService
-from txstore.dxl.signals import relayed
+from txstore.dxl.signals import relayed, stop_signals
 
 logger = logging.getLogger("txstore.dxl.worker")  # also as a program
 
 READY = b"+"
+ALIVE = b"."
 
 
 def set_up_logging(config: ServiceConfig) -> None:
@@ -49,13 +52,13 @@ def set_up_logging(config: ServiceConfig) -> None:
 def serve_until_told(
     service: FileTransferService, on_ready: Callable[[], None], stop: threading.Event
 ) -> int:
-    """Serve until ``stop`` is set, by SIGTERM, SIGINT or the caller.
+    """Serve until ``stop`` is set, by a signal or the caller.
 
     :param on_ready: called once, when requests are answered for the first time
-    :return: the process's exit code: 0 after a clean stop, else 1
+    :return: the process's exit code: 0 after a clean stop
     """
 
-    with relayed(signal.SIGTERM, signal.SIGINT, to=stop.set):
+    with relayed(*stop_signals(), to=stop.set):
         service.start()
         said = False
         while not stop.wait(0.1) and not service.ended.is_set():
@@ -63,7 +66,7 @@ def serve_until_told(
                 said = True
                 on_ready()
         if service.ended.is_set():
-            return 1
+            return service.exit_code
         logger.info("Stopping")
         if service.stop():
             return 0
@@ -73,6 +76,12 @@ def serve_until_told(
 
 def _main(_config_dir: str, descriptor: str) -> int:
     supervisor = socket.socket(fileno=int(descriptor))
+
+    def say_alive() -> None:
+        # A supervisor that is stopped itself must not stop its workers.
+        with suppress(OSError):
+            supervisor.send(ALIVE, socket.MSG_DONTWAIT)
+
     try:
         with supervisor.makefile("rb") as sent:
             config: ServiceConfig = pickle.load(sent)
@@ -80,7 +89,7 @@ def _main(_config_dir: str, descriptor: str) -> int:
         return 1  # the supervisor is gone
     try:
         set_up_logging(config)
-        service = FileTransferService(config)
+        service = FileTransferService(config, on_round=Heartbeat(say_alive))
     except ValueError as error:
         # What it names, dxlclient.config and logging.config, was changed since the service started.
         logger.error("The configuration cannot work any more: %s", error)
