@@ -332,6 +332,20 @@ def test_off_a_terminal_progress_is_plain_lines(source: Path, storage: Path) -> 
     assert len(lines) <= 11
 
 
+def test_progress_is_shown_while_what_an_earlier_run_left_is_compared(
+    source: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("txstore.cli.source._SLICE", 1000)
+    run_process(*put(source, storage), setup=after_ack(8, KILL), code=-signal.SIGKILL)
+    command = put(source, storage)
+    lines = run(*command).stderr.splitlines()
+    checking = [line for line in lines if "checking" in line]
+    assert checking[0] == "source.bin: checking, 1000 B of 8.0 KiB (12 %)"
+    assert len(checking) == 8
+    assert lines.index(checking[-1]) < lines.index("source.bin: resuming at 8.0 KiB of 9.9 KiB")
+    assert "source.bin: checking, 1000 B of 9.9 KiB (9 %)" in run(*command).stderr  # stored already
+
+
 def test_quiet_prints_nothing_but_errors(source: Path, storage: Path) -> None:
     result = run(*put(source, storage, "--quiet"))
     assert result.output == ""

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
 import click
 
 from txstore import FileStoreManager, TransferStatus
-from txstore.cli.display import display, human, say, shown
+from txstore.cli.display import Display, display, human, say, shown
 from txstore.cli.interrupts import INTERRUPTED, Interruption
 from txstore.cli.options import Command, folder, segment_size
 from txstore.cli.problems import EXPECTED, explain
@@ -27,6 +28,9 @@ from txstore.dxl import commands as fabric
 from txstore.dxl.protocol import STORE_TOPIC
 from txstore.errors import LockTimeoutError, StagingDamagedError
 from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
+
+if TYPE_CHECKING:
+    from txstore.cli.put import Event
 
 
 def _folders(*, required: bool = True) -> Callable[[Command], Command]:
@@ -239,26 +243,19 @@ def _put(
     quiet: bool,
 ) -> None:
     # Not needed by the other commands: what it imports takes longer than they do.
-    from txstore.cli.put import Acked, Put, Resumed, StartedOver, Stored
+    from txstore.cli.put import Acked, Put, Stored
 
     started = time.monotonic()
     sent = 0
     stored = Stored(0)
     with closing(display(name, source.size, quiet=quiet)) as view:
         for event in Put(store, source, name, segment_size).run():
-            match event:
-                case Resumed(offset):
-                    view.restart(offset, f"resuming at {human(offset)} of {human(source.size)}")
-                case StartedOver(reason):
-                    view.restart(0, f"starting over: {reason}")
-                case Acked(offset):
-                    sent += event.sent
-                    view.reached(offset)
-                case Stored():
-                    stored = event
-                    sent += event.sent
-                    view.reached(source.size)
-                    break
+            _show(view, event, source.size)
+            if isinstance(event, Acked | Stored):
+                sent += event.sent
+            if isinstance(event, Stored):
+                stored = event
+                break
             interruption.check()
     if not quiet:
         seconds = time.monotonic() - started
@@ -271,6 +268,22 @@ def _put(
             how = f" ({human(sent)} of it now){how}"
         done = "already stored" if stored.already else "stored"
         say(f"{done} {shown(name)}: {human(source.size)}{how}")
+
+
+def _show(view: Display, event: Event, size: int) -> None:
+    from txstore.cli.put import Acked, Checked, Resumed, StartedOver, Stored
+
+    match event:
+        case Checked(offset, total):
+            view.checked(offset, total)
+        case Resumed(offset):
+            view.restart(offset, f"resuming at {human(offset)} of {human(size)}")
+        case StartedOver(reason):
+            view.restart(0, f"starting over: {reason}")
+        case Acked(offset):
+            view.reached(offset)
+        case Stored():
+            view.reached(size)
 
 
 @contextmanager

@@ -64,6 +64,9 @@ class Display(Protocol):
     def reached(self, offset: int) -> None:
         """The store has the first `offset` bytes."""
 
+    def checked(self, offset: int, total: int) -> None:
+        """Of `total` bytes that are read to compare them, `offset` were read."""
+
     def close(self) -> None:
         """Take away what should not stay."""
 
@@ -80,6 +83,9 @@ class NoDisplay:
     def reached(self, offset: int) -> None:
         """Nothing."""
 
+    def checked(self, offset: int, total: int) -> None:
+        """Nothing."""
+
     def close(self) -> None:
         """Nothing."""
 
@@ -92,6 +98,7 @@ class PlainDisplay:
         self._size = size
         self._tenths = 0
         self._next = time.monotonic() + _SECONDS_BETWEEN_LINES
+        self._checking = False
         self.note(f"{doing} {human(size)}")
 
     def note(self, text: str) -> None:
@@ -100,23 +107,36 @@ class PlainDisplay:
 
     def restart(self, offset: int, text: str) -> None:
         """Print a line."""
-        self._tenths = self._tenths_of(offset)
+        self._checking = False
+        self._tenths = _tenths_of(offset, self._size)
         self.note(text)
 
     def reached(self, offset: int) -> None:
         """Print a line if one is due."""
-        tenths = self._tenths_of(offset)
+        if self._checking:
+            self._checking, self._tenths = False, -1
+        self._show("", offset, self._size)
+
+    def checked(self, offset: int, total: int) -> None:
+        """Print a line if one is due."""
+        if not self._checking or _tenths_of(offset, total) < self._tenths:  # the next file's turn
+            self._checking, self._tenths = True, -1
+        self._show("checking, ", offset, total)
+
+    def _show(self, what: str, offset: int, total: int) -> None:
+        tenths = _tenths_of(offset, total)
         now = time.monotonic()
-        if offset < self._size and (tenths > self._tenths or now >= self._next):
+        if offset < total and (tenths > self._tenths or now >= self._next):
             self._next = now + _SECONDS_BETWEEN_LINES
-            self.note(f"{human(offset)} of {human(self._size)} ({offset * 100 // self._size} %)")
+            self.note(f"{what}{human(offset)} of {human(total)} ({offset * 100 // total} %)")
         self._tenths = tenths
 
     def close(self) -> None:
         """Lines stay."""
 
-    def _tenths_of(self, offset: int) -> int:
-        return offset * _LINES_A_FILE // max(self._size, 1)
+
+def _tenths_of(offset: int, total: int) -> int:
+    return offset * _LINES_A_FILE // max(total, 1)
 
 
 class _Lenient:
@@ -188,6 +208,8 @@ class BarDisplay:
         console = _Console()
         self._progress = Progress(*_columns(console.width), console=console, transient=True)
         self._name = shown(name)
+        self._size = size
+        self._checking = False
         self._task = self._progress.add_task(self._name, total=size)
         self._progress.start()
 
@@ -198,11 +220,25 @@ class BarDisplay:
     def restart(self, offset: int, text: str) -> None:
         """Print a line and let the rate count from here."""
         self.note(text)
-        self._progress.reset(self._task, completed=offset)
+        self._begin(offset, self._size, checking=False)
 
     def reached(self, offset: int) -> None:
         """Move the bar."""
+        if self._checking:
+            self._begin(offset, self._size, checking=False)
         self._progress.update(self._task, completed=offset)
+
+    def checked(self, offset: int, total: int) -> None:
+        """Have the bar show this for as long as it takes."""
+        if not self._checking or offset < self._progress.tasks[0].completed:
+            self._begin(0, total, checking=True)
+        self._progress.update(self._task, completed=offset)
+
+    def _begin(self, offset: int, total: int, *, checking: bool) -> None:
+        """Let bytes and rate count from here."""
+        self._checking = checking
+        name = f"checking {self._name}" if checking else self._name
+        self._progress.reset(self._task, total=total, completed=offset, description=name)
 
     def close(self) -> None:
         """Take the bar away."""
