@@ -254,6 +254,9 @@ class Housekeeping:
         with self._locks.try_stripe(stripe) as held:
             # Without the lock its worker may be about to record it; read again under it.
             if held and self._records.by_staging(name, deadline) is None:
+                # The row that named it may be back after a power loss: who replaced it by a
+                # copy's may have died before its flush.
+                self._records.flush(deadline)
                 self._staging.discard(name)
                 self._given_back += 1
                 logger.info("The orphaned staging file %s was removed", name)

@@ -284,7 +284,9 @@ class Publisher:
         )
         if not self._records.complete(done, row, deadline):
             raise self._transfers.taken_over(row)
-        if self._keeps:
+        if careful:
+            # An intent that comes back would find no staging file, and, once another file is
+            # stored under the name, no file of its own either.
             self._records.flush(deadline)
 
     def standing(self, place: Place, parents: Parents) -> str | None:

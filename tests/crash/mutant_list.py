@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from crash.mutants_closing import CLOSING
 from crash.mutants_journal import JOURNAL
+from crash.mutants_promised import PROMISED
 from crash.mutants_publish import LIKE_NEW
 from crash.mutants_published import PUBLISHED
 from crash.mutants_staged import STAGED
 
-MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW]
+MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED]

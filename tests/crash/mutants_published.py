@@ -70,7 +70,7 @@ PUBLISHED = [
             Patch(
                 "Publisher.complete",
                 """\
-                if self._keeps:
+                if careful:
                     self._records.flush(deadline)""",
                 "",
             ),
