@@ -111,12 +111,13 @@ def test_a_file_that_a_power_loss_may_have_taken_is_sent_again(
 def test_what_is_left_of_other_content_is_dropped_where_the_file_is_stored(
     source: Path, storage: Path
 ) -> None:
-    content = source.read_bytes()
+    content, modified = source.read_bytes(), source.stat().st_mtime_ns
     run(*put(source, storage))
     source.write_bytes(os.urandom(SIZE))
     command = put(source, storage)
     run_process(*command, setup=after_ack(2, KILL), code=-signal.SIGKILL)
     source.write_bytes(content)
+    os.utime(source, ns=(modified, modified))
     assert "already stored" in run(*command).stdout
     with FileStoreManager(storage) as store:
         assert store.transfers() == []

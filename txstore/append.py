@@ -59,7 +59,7 @@ class Appender:
         self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
     ) -> None:
         """The first of several segments opens a transfer."""
-        with self._staging.lent(self._staging.create(request.file_id)) as staged:
+        with self._staging.lent(self._staging.create(request.file_id, like=request.like)) as staged:
             try:
                 staged.write(0, request.payload)
                 if self._level.keeps_segments:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 from txstore import digest
 from txstore.clock import Moment
@@ -155,6 +155,7 @@ class Intents:
         size = row.publish_size or 0
         to_flush = self._keeps and not row.publish_flushed
         staged = self._staging.open(row._replace(offset=size))
+        modified = self._home.disk.fstat(staged.fd).st_mtime_ns
         try:
             if to_flush or not self._is_trusted(row) or staged.inode != row.inode:
                 hasher = digest.new()
@@ -166,7 +167,9 @@ class Intents:
             if staged.size > size:
                 staged.write(size, b"")  # a power loss can undo a cut that was not flushed
             if to_flush:
-                self._transfers.flush(row, staged.flush, at, deadline)
+                with suppress(PermissionError):  # another user's
+                    self._home.disk.set_modified(staged.fd, modified)  # it was set on purpose
+                self._transfers.flush(row, staged.flush_all, at, deadline)
                 fit = row.touched(at)._replace(publish_flushed=1)
                 self._transfers.save(row, fit, deadline)
                 row = fit

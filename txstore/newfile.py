@@ -47,7 +47,9 @@ def new_file_in(disk: Disk, folder: int, like: os.stat_result | None = None) -> 
     except OSError:
         # No such files here, or no inode left.  What else stands in the way the rename tells.
         found = _by_rule(disk, folder, mode)
-    return found._replace(mode=mode) if like is not None and not found.acl else found
+    if like is not None and not disk.default_acl(folder):
+        return found._replace(mode=mode)  # that the umask took from it
+    return found
 
 
 def give(disk: Disk, fd: int, group: int, wanted: NewFile) -> None:

@@ -379,12 +379,14 @@ class Publisher:
             yield parents
 
     def _make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
-        """Before the flush: give a file what one that is made at its place would have."""
-        assert request.store is not None
-        wanted = new_file_in(self._disk, parents.folder)
+        """Before the flush: give a file what one that is made at its place would have, or what the
+        file has that it is a copy of."""
+        wanted = new_file_in(self._disk, parents.folder, request.like)
         if staged.made_there:
             wanted = wanted._replace(group=staged.group)  # the right one, or the best there is
         give(self._disk, staged.fd, staged.group, wanted)
+        if request.like is not None:
+            self._disk.set_modified(staged.fd, request.like.st_mtime_ns)
 
     @contextmanager
     def _last_try(self, name: str, file_id: str | None) -> Iterator[None]:

@@ -24,7 +24,7 @@ from txstore.journal.rows import Transfer
 from txstore.locks import Deadline, TransferLock
 from txstore.segment import FileClaim
 from txstore.staged import StagedFile
-from txstore.staging import Staging
+from txstore.staging import PRIVATE, Staging
 from txstore.transfers import Transfers
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ class Recovery:
         self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline
     ) -> tuple[Transfer, StagedFile]:
         try:
-            copy = self._staging.create(row.file_id)
+            copy = self._staging.create(row.file_id, PRIVATE if staged.private else None)
         except BaseException:
             staged.close()
             raise

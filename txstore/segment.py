@@ -7,6 +7,7 @@ decides.
 
 from __future__ import annotations
 
+import os
 import re
 import uuid
 from collections.abc import Mapping
@@ -31,6 +32,21 @@ class Message(Protocol):
 
     @property
     def other_fields(self) -> Any: ...
+
+
+@dataclass(frozen=True)
+class LocalMessage:
+    """A message from this machine, of a file whose mode and time are to be kept.
+
+    By its type: a field of a message, or an attribute of just any, a sender elsewhere could set.
+
+    :ivar like: what ``stat`` says of the file, with each message: nobody whom its mode keeps out
+        can read what is stored of it at any moment
+    """
+
+    payload: Any
+    other_fields: Any
+    like: os.stat_result
 
 
 @dataclass(frozen=True)
@@ -60,6 +76,7 @@ class SegmentRequest:
     :ivar store: what the file should be, on the last segment; else ``None``
     :ivar name: what the file is to be called, as far as this segment says so
     :ivar size: bytes that the whole file has, likewise
+    :ivar like: that of a ``LocalMessage``
     :ivar file_id: the id given, or a fresh lower-case uuid4
     """
 
@@ -70,6 +87,7 @@ class SegmentRequest:
     store: FileClaim | None = None
     name: str | None = None
     size: int | None = None
+    like: os.stat_result | None = None
     file_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -130,7 +148,8 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
             file_id=file_id,
         )
     payload = _payload(_attribute(message, "payload"), file_id)
-    return SegmentRequest(file_id, number, payload, store=store, name=name or None, size=size)
+    like = message.like if isinstance(message, LocalMessage) else None
+    return SegmentRequest(file_id, number, payload, False, store, name or None, size, like)
 
 
 def _attribute(message: object, name: str) -> Any:

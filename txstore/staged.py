@@ -29,6 +29,7 @@ class StagedFile:
     :ivar inode: its inode number
     :ivar group: id of its group
     :ivar foreign: whether it belongs to another user, of a group that shares the store
+    :ivar private: whether a group that shares the store is kept out of it
     :ivar made_there: whether it was made as if in the folder that it is to be renamed into
     :ivar writable: whether it may be written: not one that has a second name, which may be that of
         a published file or of a backup, nor another user's that has a published file's mode
@@ -49,6 +50,7 @@ class StagedFile:
         self.folder = os.path.dirname(path)
         self.inode, self.size, self.group = found.st_ino, found.st_size, found.st_gid
         self.foreign = found.st_uid != os.geteuid()
+        self.private = not found.st_mode & 0o060
         self.made_there = False
         self.writable = True
         self.hasher: Hasher | None = None

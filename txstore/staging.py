@@ -61,12 +61,17 @@ class Staging:
         """Descriptor of the folder that new files go to."""
         return self._home.staging_folder(self.letter)
 
-    def create(self, file_id: str, mode: int | None = None) -> StagedFile:
+    def create(
+        self, file_id: str, mode: int | None = None, *, like: os.stat_result | None = None
+    ) -> StagedFile:
         """A new, empty staging file for a transfer.  Its name is not durable yet.
 
         :param mode: permission bits, whatever the umask; ``None``: the store's own
+        :param like: a file which shuts out whom it shuts out
         """
         mode = self._home.mode if mode is None else mode
+        if like is not None:
+            mode &= like.st_mode | PRIVATE
         name = _new_name(self.letter, file_id)
         fd = self._disk.create(name, mode, dir_fd=self.folder(name))
         return self._made(file_id, name, fd, mode)

@@ -91,7 +91,10 @@ def put(
     durability: str,
     quiet: bool,
 ) -> None:
-    """Store each FILE; run the same command again after an interruption to go on."""
+    """Store each FILE; run the same command again after an interruption to go on.
+
+    What is stored has the permissions of its FILE and the time at which that was changed.
+    """
     targets = _targets(files, name)
     failed = 0
     store: FileStoreManager | None = None

@@ -1,9 +1,9 @@
 """Putting one file into a store, from wherever an earlier run of the same command left off.
 
-A file travels as `dxlclient.message.Request` messages, the same that a client on the fabric would
-send.  Its transfer's id is made of the stored name and the source's path, so that a later run finds
-what was left behind, and of a random part: no id is ever used for a second file, so no answer can
-come from the completion of an earlier one.
+A file travels in the messages that a client on the fabric would send, which bring the source's mode
+and time along.  Its transfer's id is made of the stored name and the source's path, so that a later
+run finds what was left behind, and of a random part: no id is ever used for a second file, so no
+answer can come from the completion of an earlier one.
 
 A file that is stored already is not sent again, so that a command for several files goes on with
 the one at which it was cut off.
@@ -27,16 +27,12 @@ import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from dxlclient.message import Request
-
 from txstore import FileStoreManager, TransferStatus
 from txstore.cli.problems import CommandError
 from txstore.cli.source import PrefixHash, Source, SourceError
 from txstore.constants import FileStoreProp, FileStoreResultProp
 from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
-
-#: the topic that upstream's client sends files to
-TOPIC = "/opendxl-file-transfer/service/file-transfer/file/store"
+from txstore.segment import LocalMessage
 
 # What an id may not hold, and what a shell would not take as it is.
 _NOT_IN_IDS = re.compile(r"[^\w-]+")
@@ -229,7 +225,7 @@ class Put:
             self._segments += 1
             yield Stored(len(payload)) if final else Acked(self._hash.offset, len(payload))
 
-    def _message(self, payload: bytes, *, final: bool) -> Request:
+    def _message(self, payload: bytes, *, final: bool) -> LocalMessage:
         fields = {
             FileStoreProp.SEGMENT_NUMBER: str(self._segments + 1),
             FileStoreProp.ID: self.file_id,
@@ -241,10 +237,7 @@ class Put:
             fields[FileStoreProp.RESULT] = FileStoreResultProp.STORE
             fields[FileStoreProp.SIZE] = str(self._source.size)
             fields[FileStoreProp.HASH_SHA256] = self._hash.followed_by(payload)
-        message = Request(TOPIC)
-        message.payload = payload
-        message.other_fields = fields
-        return message
+        return LocalMessage(payload, fields, self._source.facts())
 
     def _stored_already(self) -> Generator[Event, None, bool]:
         """Whether what the store published last under the name is, as far as it knows, this file
@@ -253,7 +246,7 @@ class Put:
             found = os.lstat(os.path.join(self._store.storage_dir, self._name))
         except OSError:
             return False
-        if found.st_size != self._source.size:
+        if found.st_size != self._source.size or not self._source.looks_like(found):
             return False
         sha256 = self._store.stored_sha256(self._name, found)
         if sha256 is None:

@@ -52,6 +52,18 @@ class Source:
             length -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def facts(self) -> os.stat_result:
+        """What is told of the file now, its mode and time among it."""
+        return os.fstat(self._descriptor)
+
+    def looks_like(self, stored: os.stat_result) -> bool:
+        """Whether a stored file has what is kept of this one beside its bytes."""
+        facts = self.facts()
+        return (stat.S_IMODE(stored.st_mode), stored.st_mtime_ns) == (
+            stat.S_IMODE(facts.st_mode) & 0o777,
+            facts.st_mtime_ns,
+        )
+
     def check_unchanged(self) -> None:
         """Refuse to call what was read a whole file if it was written to meanwhile."""
         facts = os.fstat(self._descriptor)
