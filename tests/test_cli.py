@@ -47,6 +47,33 @@ def storage(tmp_path: Path) -> Path:
     return path
 
 
+# expire
+
+
+def test_expire_drops_what_nobody_goes_on_with_and_says_which(storage: Path) -> None:
+    shown = run("expire", "--storage-dir", storage)
+    assert (shown.stdout, shown.stderr) == ("No transfer has expired.\n", "")
+    shown = run("expire", "--storage-dir", storage, "--expire-after", "0")
+    assert shown.stdout.splitlines() == ["dropped first", "dropped second"]
+    assert run("ls", "--storage-dir", storage).stdout == "No unfinished transfers.\n"
+    assert list((storage / ".workdir" / "staging").iterdir()) == []
+
+
+def test_expire_json_is_a_list_of_ids(storage: Path) -> None:
+    working = storage / ".workdir"
+    command = ["expire", "--storage-dir", storage, "--working-dir", working, "--json"]
+    assert json.loads(run(*command, "--expire-after", "12h").stdout) == []
+    assert json.loads(run(*command, "--expire-after", "0s").stdout) == ["first", "second"]
+
+
+def test_expire_makes_no_store_and_takes_no_nonsense_for_a_time(tmp_path: Path) -> None:
+    shown = run("expire", "--storage-dir", tmp_path / "none", code=1)
+    assert "there is no store here" in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+    shown = run("expire", "--storage-dir", tmp_path, "--expire-after", "soon", code=2)
+    assert "should be a time such as 90, 90s, 15m, 12h or 7d, but is 'soon'" in shown.stderr
+
+
 # ls
 
 

@@ -1,4 +1,4 @@
-"""The ``txstore`` command; of ``put``, ``ls`` and ``cancel`` also arguments, output, exit codes.
+"""The ``txstore`` command; of those for a storage also arguments, output, exit codes.
 
 Exit codes: 0 done, 1 failed (the message says what to do), 2 wrong usage, 130 stopped by Ctrl-C.
 The commands for a fabric are in :mod:`txstore.dxl.commands`, and load its library when they run.
@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from datetime import datetime, timezone
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from txstore import FileStoreManager, TransferStatus
 from txstore.cli.display import Display, display, human, say, shown
 from txstore.cli.interrupts import INTERRUPTED, Interruption
-from txstore.cli.options import Command, folder, segment_size
+from txstore.cli.options import Command, duration, folder, segment_size
 from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.source import Source
 from txstore.dxl import commands as fabric
@@ -104,7 +104,9 @@ def put(
             try:
                 with Source(path) as source:
                     if store is None:
-                        store = stack.enter_context(_opened(storage_dir, working_dir, durability))
+                        store = stack.enter_context(
+                            _opened(storage_dir, working_dir, durability=durability)
+                        )
                     interruption.check()
                     _put(store, source, target, segment_size, interruption, quiet=quiet)
             except click.ClickException:
@@ -192,6 +194,34 @@ def cancel(
                 f" {error.timeout:g} s ({error.path}). Stop that process, or try again later."
             ) from error
     say(f"cancelled {shown(file_id)}: {dropped} dropped")
+
+
+@txstore.command()
+@_folders()
+@click.option(
+    "--expire-after",
+    callback=duration,
+    default="7d",
+    show_default=True,
+    metavar="TIME",
+    help="Time without activity after which a transfer is dropped: 90s, 15m, 12h, 7d.",
+)
+@click.option("--json", "as_json", is_flag=True, help="A JSON list of the IDs, for programs.")
+def expire(storage_dir: str, working_dir: str | None, expire_after: float, as_json: bool) -> None:
+    """Drop the transfers that nobody has gone on with, and what dead workers left.
+
+    A store that is in use does it by itself, bit by bit. A transfer that is being worked on at this
+    moment stays.
+    """
+    with _existing(storage_dir, working_dir, expire_after=expire_after) as store:
+        dropped = store.expire()
+    if as_json:
+        click.echo(json.dumps(dropped, indent=2))
+        return
+    for file_id in dropped:
+        say(f"dropped {shown(file_id)}")
+    if not dropped:
+        say("No transfer has expired.")
 
 
 for _command in (fabric.serve, fabric.send, fabric.get, fabric.files):
@@ -291,11 +321,11 @@ def _show(view: Display, event: Event, size: int) -> None:
 
 @contextmanager
 def _opened(
-    storage_dir: str, working_dir: str | None, durability: str = "segment"
+    storage_dir: str, working_dir: str | None, **options: Any
 ) -> Iterator[FileStoreManager]:
     """The store, made if it is not there; a store that cannot be opened ends the command."""
     try:
-        store = FileStoreManager(storage_dir, working_dir, durability=durability)
+        store = FileStoreManager(storage_dir, working_dir, **options)
     except EXPECTED as error:
         raise click.ClickException(f"cannot open the store: {explain(error)}") from error
     with store:
@@ -303,12 +333,14 @@ def _opened(
 
 
 @contextmanager
-def _existing(storage_dir: str, working_dir: str | None) -> Iterator[FileStoreManager]:
+def _existing(
+    storage_dir: str, working_dir: str | None, **options: Any
+) -> Iterator[FileStoreManager]:
     """A store that is there already: who only looks makes no folders."""
     folder = working_dir or os.path.join(storage_dir, DEFAULT_WORKING_DIR)
     try:
         os.stat(os.path.join(folder, JOURNAL))
-        with _opened(storage_dir, working_dir) as store:
+        with _opened(storage_dir, working_dir, **options) as store:
             yield store
     except FileNotFoundError as error:
         raise click.ClickException(

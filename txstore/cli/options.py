@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import click
 
-from txstore.sizes import parse_size
+from txstore.sizes import parse_duration, parse_size
 
 Command = Callable[..., None]
 
@@ -30,3 +30,11 @@ def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if not 1 <= size <= _LARGEST_SEGMENT:
         raise click.BadParameter(f"{value!r} is not between 1 byte and 1 GiB.", ctx, param)
     return size
+
+
+def duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
+    """Seconds."""
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from error

@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from txstore.dxl.errors import ConfigError
 from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
-from txstore.sizes import parse_size
+from txstore.sizes import parse_duration, parse_size
 
 SERVICE_CONFIG = "dxlfiletransferservice.config"
 LOGGING_CONFIG = "logging.config"
@@ -24,7 +24,6 @@ LOGGING_CONFIG = "logging.config"
 _GENERAL = "General"
 _POOL = "IncomingMessagePool"
 
-_DURATIONS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _Value = TypeVar("_Value")
 
@@ -94,9 +93,9 @@ class ServiceConfig:
             working_dir=None if working_dir is None else os.path.abspath(working_dir),
             topics=Topics(options.get("storeTopic", checked_topic, STORE_TOPIC)),
             durability=options.get("durability", _level, cls.durability),
-            expire_after=options.get("expireAfter", _duration, cls.expire_after),
-            keep_completed=options.get("keepCompleted", _duration, cls.keep_completed),
-            lock_timeout=options.get("lockTimeout", _duration, cls.lock_timeout),
+            expire_after=options.get("expireAfter", parse_duration, cls.expire_after),
+            keep_completed=options.get("keepCompleted", parse_duration, cls.keep_completed),
+            lock_timeout=options.get("lockTimeout", parse_duration, cls.lock_timeout),
             allow_network_fs=options.get("allowNetworkFs", _flag, cls.allow_network_fs),
             mode=options.get("mode", _mode, cls.mode),
             max_file_size=options.optional("maxFileSize", parse_size),
@@ -175,13 +174,6 @@ def _level(text: str) -> str:
     if text not in ("segment", "file", "none"):
         raise ValueError(f"should be segment, file or none, but is {text!r}")
     return text
-
-
-def _duration(text: str) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smhd]?)", text.lower())
-    if match is None:
-        raise ValueError(f"should be a time such as 90, 90s, 15m, 12h or 7d, but is {text!r}")
-    return float(match[1]) * _DURATIONS[match[2]]
 
 
 def _positive(text: str) -> int:
