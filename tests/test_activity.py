@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from crew import cut, forked, segment
+from seam import StoppingDisk
 from support import at_each_level
 
 from txstore import FileStoreManager
@@ -38,7 +39,7 @@ def test_each_answered_repeat_is_activity(tmp_path: Path, ticks: list[float], le
             ticks[0] += DAY * share
             assert store.store_segment(segment("one", 1, DATA)).segments_received == 1
             ticks[0] += DAY * 0.99
-            assert store.expire() == []
+            assert store.expire() == [], "promise 9: an answered repeat is no activity"
         ticks[0] += DAY * 0.01
         assert store.expire() == ["one"]
 
@@ -57,6 +58,19 @@ def test_repeat_counts_for_managers_that_drop_sooner(
             assert store.store_segment(segment("one", 1, DATA)).segments_received == 1
             assert other.expire() == []
         assert store.store_segment(segment("one", 2, DATA)).segments_received == 2
+
+
+def test_age_is_looked_at_again_under_the_lock(tmp_path: Path, ticks: list[float]) -> None:
+    disk = StoppingDisk()
+    with (
+        FileStoreManager(tmp_path, durability="none") as worker,
+        FileStoreManager(tmp_path, durability="none", expire_after=HOUR, disk=disk) as keeper,
+    ):
+        worker.store_segment(segment("one", 1, DATA))
+        ticks[0] += DAY
+        with disk.stopped("try_lock", keeper.expire):
+            worker.store_segment(segment("one", 1, DATA))
+        assert worker.transfers() != [], "promise 9: a transfer in use expired"
 
 
 class Namespaced(Disk):
@@ -83,7 +97,7 @@ def test_worker_whose_clock_is_ahead_drops_nothing_early_and_nothing_late(
         for message in messages:
             here.store_segment(message)
         ticks[0] += ahead
-        assert there.expire() == []
+        assert there.expire() == [], "promise 9: a transfer in use expired by another's clock"
         assert there.store_segment(segment("two", 1, DATA)).segments_received == 1
         assert there.store_segment(end).file_result == "store"
         ticks[0] -= ahead

@@ -38,6 +38,7 @@ from support import (
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import FileMismatchError, RepeatMismatchError, RequestError, SequenceError
+from txstore.journal import schema
 
 DATA = random.Random("exactly once").randbytes(10_000)
 OTHER = random.Random("something else").randbytes(10_000)
@@ -134,12 +135,24 @@ def test_an_empty_segment_may_be_repeated(manager: OpenStore, level: str, empty:
     assert published(store) == {"file.bin": b"ab"}
 
 
+def but_for_activity(store: FileStoreManager) -> tuple[object, ...]:
+    """The whole state of a store, but for when its transfers were last worked on."""
+    *folders, tables = everything(store)
+    assert isinstance(tables, dict)
+    names = [column.name for column in schema.transfer.columns]
+    rows = [dict(zip(names, row, strict=True)) for row in tables.pop("transfer")]
+    for row in rows:
+        for name in ("change", "updated_at", "ticks"):
+            del row[name]
+    return (*folders, tables, rows)
+
+
 def test_a_repeat_in_other_words_is_the_same(manager: OpenStore) -> None:
     """Numbers as text or not, bytes in another buffer, fields that do not count."""
     store = manager("none")
     one, two, _ = transfer_messages(DATA, SEVERAL)
     send(store, [one, two])
-    before = everything(store)
+    before = but_for_activity(store)
     for again in (
         changed(two, segment_number=2),
         changed(two, segment_number=" +02 "),
@@ -153,7 +166,7 @@ def test_a_repeat_in_other_words_is_the_same(manager: OpenStore) -> None:
             "file_id": "transfer",
             "segments_received": 2,
         }
-    assert everything(store) == before
+    assert but_for_activity(store) == before
 
 
 @at_each_level

@@ -39,7 +39,7 @@ def test_completions_of_a_thousand_files_a_second_stay_bounded(
         if number % 500 == 499:
             # Those of the lifetime, of the tenth of it between two slices, and one slice.
             kept = len(journal(store.working_dir)["completion"])
-            assert kept <= 1000 + 100 + 32, number
+            assert kept <= 1000 + 100 + 32, f"promise 9: {kept} completions at file {number}"
     for store in stores:
         store.close()
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from crash.mutants_closing import CLOSING
 from crash.mutants_journal import JOURNAL
+from crash.mutants_keeping import KEEPING
 from crash.mutants_promised import PROMISED
 from crash.mutants_publish import LIKE_NEW
 from crash.mutants_published import PUBLISHED
 from crash.mutants_staged import STAGED
 
-MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED]
+MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED, *KEEPING]
