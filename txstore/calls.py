@@ -1,46 +1,65 @@
-"""Counts the calls in flight, so that closing can wait for them."""
+"""Which threads are in a call, and of what, so that closing can wait for them."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from typing import Generic, TypeVar
 
-from txstore.errors import StoreClosedError
+from txstore import forks
+
+T = TypeVar("T")
 
 
-class Calls:
-    """A gate: ``with calls:`` around each call; ``close`` lets no more in and waits."""
+class Calls(Generic[T]):
+    """Notes who is in a call, and what each call uses.
+
+    Entering and leaving are single operations on a dictionary, so that an exception which strikes
+    at any moment leaves nothing half done: ``leave`` is simply called again.
+
+    :ivar opening: held while what the calls use is opened anew
+    """
 
     def __init__(self) -> None:
+        self._inside: dict[int, T] = {}  # by thread
         self._condition = threading.Condition()
-        self._inside: Counter[int] = Counter()  # by thread
-        self._closed = False
+        self._waited_for = False
+        self.opening = threading.RLock()
+        forks.forget(self)
 
-    def __enter__(self) -> None:
-        with self._condition:
-            if self._closed:
-                raise StoreClosedError
-            self._inside[threading.get_ident()] += 1
+    def current(self) -> T | None:
+        """What a call uses that this thread is in already; for ``leave``."""
+        return self._inside.get(threading.get_ident())
 
-    def __exit__(self, *_: object) -> None:
-        with self._condition:
-            me = threading.get_ident()
-            self._inside[me] -= 1
-            if not self._inside[me]:
-                del self._inside[me]
-            if self._closed:
+    def enter(self, used: T) -> None:
+        """This thread is in a call from here on."""
+        self._inside[threading.get_ident()] = used
+
+    def leave(self, outer: T | None) -> None:
+        """It is in the outer call again, or in none.  May be called again."""
+        me = threading.get_ident()
+        if outer is not None:
+            self._inside[me] = outer
+            return
+        self._inside.pop(me, None)
+        if self._waited_for:
+            with self._condition:
                 self._condition.notify_all()
 
-    def close(self) -> bool:
-        """Refuse new calls and wait for those inside; ``False`` if it was closed before."""
+    def are_using(self, used: T) -> bool:
+        """Whether any thread is in a call that uses it."""
+        return any(one is used for one in list(self._inside.values()))
+
+    def wait(self) -> None:
+        """Wait until no other thread is in a call.  Who comes in later has to be kept out before:
+        it is to look, after ``enter``, whether it still may."""
+        me = threading.get_ident()
+        self._waited_for = True
         with self._condition:
-            first, self._closed = not self._closed, True
-            # Who closes is in no call, even if a Ctrl-C at a bad moment left one open.
-            del self._inside[threading.get_ident()]
-            self._condition.wait_for(lambda: not self._inside)
-            return first
+            self._condition.wait_for(lambda: all(one == me for one in list(self._inside)))
 
     def forget(self) -> None:
         """In a forked child: the threads whose calls are in flight do not live here."""
+        self._inside = {}
         self._condition = threading.Condition()
-        self._inside = Counter()
+        self._waited_for = False
+        self.opening = threading.RLock()

@@ -1,9 +1,13 @@
-"""What has to happen around ``fork``.
+"""What has to happen around ``fork``, and how a process is told from the one it was forked from.
 
 SQLite's locks belong to a process and do not survive a fork, while its tables in memory do: a
 child that goes on with its parent's connection, or merely lets it be collected, can delete the
-write-ahead log under everybody.  So no connection exists at the moment of a fork.  Thread locks
-are copied in whatever state they were in, so the child gets new ones.
+write-ahead log under everybody.  So Python's own forks leave no connection open.  A fork that is
+made from C (uWSGI's, or any library's) tells nobody: its child is known by its process id, which
+every call compares (``here``), and lets go of what it inherited then.
+
+Thread locks are copied in whatever state they were in, so nothing of an inherited manager is used
+in a child: the manager opens anew.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from typing import Protocol
 
 
 class Forgetful(Protocol):
-    """What a child begins anew: no other thread lives there, and what it inherited is not its."""
+    """What a child lets go of without disturbing its parent: nothing of it is used again."""
 
     def forget(self) -> None: ...
 
@@ -27,6 +31,24 @@ class Connected(Forgetful, Protocol):
     def before_fork(self) -> None: ...
 
     def after_fork_in_parent(self) -> None: ...
+
+
+class Process:
+    """Identity of a process: its number alone would be used again.
+
+    :ivar pid: its number
+    """
+
+    __slots__ = ("pid",)
+
+    def __init__(self) -> None:
+        self.pid = os.getpid()
+
+
+class _Known:
+    """The process that all of this module's state belongs to."""
+
+    process = Process()
 
 
 class _Gate:
@@ -49,6 +71,25 @@ opening = _Gate()
 _connected: weakref.WeakSet[Connected] = weakref.WeakSet()
 _forgetful: weakref.WeakSet[Forgetful] = weakref.WeakSet()
 _stopped: list[Connected] = []
+
+_recognising: dict[int, threading.Lock] = {}
+
+
+def here() -> Process:
+    """This process.  In a child of which nobody was told, what it inherited is let go of first."""
+    pid = os.getpid()
+    if pid != _Known.process.pid:
+        # One thread does it.  The lock is made in this process: an inherited one may be held by a
+        # thread that does not live here.
+        with _recognising.setdefault(pid, threading.Lock()):
+            if pid != _Known.process.pid:
+                _in_child()
+    return _Known.process
+
+
+def is_here(process: Process) -> bool:
+    """Whether this is still that process.  Does nothing else, so that a finalizer may ask."""
+    return process is _Known.process and os.getpid() == process.pid
 
 
 def let_go(one: Connected) -> None:
@@ -84,10 +125,14 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    """May be cut off, and is begun again then."""
     opening.lock = threading.RLock()
     _stopped.clear()
+    # All of them, before anything is opened anew: SQLite keeps one table of locks for a file.
     for one in [*_connected, *_forgetful]:
         one.forget()
+    _connected.clear()  # the locks of what is never used again are nobody's to wait for
+    _Known.process = Process()
 
 
 if hasattr(os, "register_at_fork"):

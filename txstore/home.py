@@ -19,6 +19,7 @@ from stat import S_IMODE, S_ISGID
 
 from txstore import clock
 from txstore.clock import Moment
+from txstore.descriptors import Inode, close_ours, inode_of, leads_to
 from txstore.disk import NETWORK_FILE_SYSTEMS, Disk, is_supported
 from txstore.errors import (
     NetworkFileSystemError,
@@ -85,6 +86,7 @@ class Home:
         )
         self._check_apart(self.storage_dir, self.working_dir)
         self._fds: list[int] = []
+        self._inodes: dict[int, Inode] = {}
         self._durable = False
         self._hidden_staging: int | None = None
         try:
@@ -126,10 +128,6 @@ class Home:
         if ahead is None:
             # Nobody could compare their times with ours: then they are those of an unknown boot.
             self.boot = ""
-
-    def forget(self) -> None:
-        """In a forked child, which may have come into another time namespace."""
-        self._compare_clocks()
 
     @staticmethod
     def _check_apart(storage_dir: str, working_dir: str) -> None:
@@ -288,8 +286,20 @@ class Home:
         while self._fds:
             self.disk.close(self._fds.pop())
 
+    def has_descriptors(self) -> bool:
+        """Whether they are its own still, as far as the first of them tells, which has the lowest
+        number: who closes descriptors that he does not know begins there."""
+        return leads_to(self.disk, self.storage, self._inodes.get(self.storage))
+
+    def forget(self) -> None:
+        """Let go of folders that another process opened, or that were closed by their numbers."""
+        while self._fds:
+            fd = self._fds.pop()
+            close_ours(self.disk, fd, self._inodes.pop(fd, None))
+
     def _keep(self, fd: int) -> int:
         self._fds.append(fd)
+        self._inodes[fd] = inode_of(self.disk.fstat(fd))
         return fd
 
     def _subfolder(self, folder: int, name: str) -> int:

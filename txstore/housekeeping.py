@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from txstore import clock
 from txstore.clock import Cutoff, Moment
+from txstore.descriptors import never_collect
 from txstore.errors import LockTimeoutError, TxStoreError
 from txstore.home import Home
 from txstore.intents import Intents
@@ -40,7 +41,7 @@ _PATIENCE = 1.0
 
 
 class Housekeeping:
-    """Cleans up for one manager.  Thread-safe; ``forget`` in a forked child."""
+    """Cleans up for one manager.  Thread-safe."""
 
     def __init__(
         self,
@@ -274,6 +275,7 @@ class Housekeeping:
         self._names = None
 
     def forget(self) -> None:
-        """In a forked child: no other thread is at it here."""
-        self._busy, self._making_room = threading.Lock(), threading.Lock()
+        """Let go of a listing of another process, or whose descriptor was closed: its number may be
+        another file's by now, so it is never closed."""
+        never_collect(self._names)
         self._names = None

@@ -21,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
+from txstore import forks
+from txstore.descriptors import close_ours, inode_of
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, ReplacedError
 
@@ -54,9 +56,8 @@ class Deadline:
 class Lock:
     """One thread lock and one lock file, opened at first use and kept open.
 
-    A child of a fork must call ``forget`` before anything else: its copy of the descriptor shares
-    the parent's lock, so unlocking it would free the parent's, and keeping it open would hold the
-    lock beyond the parent's death.
+    A forked child's copy of the descriptor shares the parent's lock: unlocking it would free the
+    parent's, and keeping it open holds the lock beyond the parent's death (``forget``).
     """
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, name: str, mode: int) -> None:
@@ -65,6 +66,7 @@ class Lock:
         self._mutex = threading.Lock()
         self._fd: int | None = None
         self._inode: tuple[int, int] | None = None
+        self._process = forks.here()
 
     def acquire(self, deadline: Deadline) -> None:
         """Wait for the lock, at most until ``deadline``.
@@ -127,13 +129,14 @@ class Lock:
             found = self._disk.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
             raise ReplacedError(self.path, "lock file") from None
-        if (found.st_dev, found.st_ino) != self._inode:
+        if inode_of(found) != self._inode:
             raise ReplacedError(self.path, "lock file")
 
     def forget(self) -> None:
-        """In a forked child: close the inherited descriptor, and be a lock that nobody holds."""
-        self._mutex = threading.Lock()
-        self._drop()
+        """Close an inherited descriptor; one that was closed already may be another file's now."""
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            close_ours(self._disk, fd, self._inode)
 
     def close(self) -> None:
         """Close the lock's file.  Nobody waits here: a manager can be collected in the middle of a
@@ -143,7 +146,8 @@ class Lock:
             self._mutex.release()
 
     def __del__(self) -> None:
-        self._drop()  # where `close` found it held
+        if forks.is_here(self._process):
+            self._drop()  # where `close` found it held
 
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
@@ -164,7 +168,7 @@ class Lock:
         except BaseException:
             self._disk.close(fd)
             raise
-        self._fd, self._inode = fd, (found.st_dev, found.st_ino)
+        self._fd, self._inode = fd, inode_of(found)
         return fd
 
     def _drop(self) -> None:

@@ -22,6 +22,7 @@ from itertools import pairwise
 from stat import S_ISREG
 
 from txstore.clock import Moment
+from txstore.descriptors import close_ours
 from txstore.errors import NameRefusedError
 from txstore.home import Home
 from txstore.journal.records import Records
@@ -478,6 +479,7 @@ class Publisher:
                 self._disk.close(self._flushed.popitem()[1])
 
     def forget(self) -> None:
-        """In a forked child: close what was inherited."""
-        self._mutex = threading.Lock()
-        self.close()
+        """Let go of folders that another process opened, or that were closed by their numbers."""
+        while self._flushed:
+            key, fd = self._flushed.popitem()
+            close_ours(self._disk, fd, key[3:])

@@ -11,6 +11,7 @@ import os
 from contextlib import suppress
 
 from txstore import digest
+from txstore.descriptors import close_ours, inode_of
 from txstore.digest import Hasher
 from txstore.disk import NO_SPACE, Disk
 from txstore.errors import StagingDamagedError
@@ -52,6 +53,7 @@ class StagedFile:
         self.foreign = found.st_uid != os.geteuid()
         self.private = not found.st_mode & 0o060
         self.made_there = False
+        self._opened = inode_of(found)
         self.writable = True
         self.hasher: Hasher | None = None
         self.setbacks = 0
@@ -180,3 +182,8 @@ class StagedFile:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             self._disk.close(fd)
+
+    def forget(self) -> None:
+        """Close the descriptor if it is this file's still."""
+        fd, self.fd = self.fd, -1
+        close_ours(self._disk, fd, self._opened)

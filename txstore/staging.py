@@ -268,6 +268,6 @@ class Staging:
                 self._idle.popitem()[1].close()
 
     def forget(self) -> None:
-        """In a forked child: close what was inherited."""
-        self._mutex = threading.Lock()
-        self.close()
+        """Let go of files that another process opened, or that were closed by their numbers."""
+        while self._idle:
+            self._idle.popitem()[1].forget()

@@ -126,7 +126,7 @@ PUBLISHED = [
     ),
     Mutant(
         "a cancel makes durable what another dropped",
-        (Patch("FileStoreManager._cancel", "self._records.flush(deadline)", "pass"),),
+        (Patch("Engine._cancel", "self._records.flush(deadline)", "pass"),),
         ("brief cancelled below/segment",),
     ),
     Mutant(

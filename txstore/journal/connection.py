@@ -14,10 +14,18 @@ import logging
 import os
 import sqlite3
 
+from txstore.descriptors import leads_to
 from txstore.disk import Disk
 from txstore.errors import JournalError, ReplacedError
 from txstore.journal import handles
 from txstore.journal.files import OpenFiles
+from txstore.journal.inherited import (
+    Descriptor,
+    descriptors_of,
+    give_up,
+    is_given_up,
+    put_away,
+)
 from txstore.journal.sqlite import SELECT_VERSION, check_version, translate
 from txstore.journal.wal import WalFile, release_reserve
 from txstore.locks import Deadline
@@ -55,6 +63,7 @@ class Connection:
         self._files = OpenFiles(disk, path)
         self.sqlite: sqlite3.Connection | None = None
         self.wal: WalFile | None = None
+        self._descriptors: tuple[Descriptor, ...] = ()
 
     def open(self, deadline: Deadline) -> sqlite3.Connection:
         """SQLite's connection, opened if need be.
@@ -78,6 +87,14 @@ class Connection:
 
     def _open(self) -> sqlite3.Connection:
         inode = self._files.inode()
+        if is_given_up(inode):
+            raise JournalError(
+                errno.EBADF,
+                "SQLite cannot open the journal in this process: a fork from C came while another"
+                " thread was using it, or its descriptors were closed and belong to other files."
+                " Use another process, or open the store after the fork",
+                self._path,
+            )
         connection = handles.open_writing(self._disk, self._path, self._patience)
         wal = None
         try:
@@ -87,6 +104,7 @@ class Connection:
             handles.close_left(inode)
             wal = WalFile(self._disk, os.path.basename(self._path) + "-wal", self._folder_fd)
             self._files.were_opened(inode, wal.inode)
+            self._descriptors = descriptors_of(self._files.opened.values())
         except BaseException:
             handles.close_unsettled(connection)
             if wal is not None:
@@ -140,13 +158,24 @@ class Connection:
         if wal is not None:
             wal.close()
 
-    def abandon(self) -> None:
-        """Forget the connection and the WAL without a call to SQLite or the kernel: they are
-        another process's, or nobody knows what their descriptors lead to.  They stay in memory as
-        they are, and nothing ever finalises them."""
-        wal, self.sqlite, self.wal = self.wal, None, None
+    def has_descriptors(self) -> bool:
+        """Whether SQLite's descriptors are its own still, as far as the last of them tells."""
+        shm = self._files.opened.get("-shm")
+        return self.sqlite is None or any(
+            leads_to(self._disk, fd, shm) for fd, inode in self._descriptors if inode == shm
+        )
+
+    def forget(self, *, idle: bool) -> None:
+        """Let go of a connection that another process opened, or whose descriptors were closed.
+
+        :param idle: whether it is known that nobody is inside SQLite
+        """
+        connection, wal = self.sqlite, self.wal
         if wal is not None:
-            wal.abandon()
+            wal.forget()
+        if connection is not None and not (idle and put_away(connection, self._descriptors)):
+            give_up(self._files.opened[""])
+        self.sqlite = self.wal = None
 
     def settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.

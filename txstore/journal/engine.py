@@ -264,9 +264,16 @@ class Journal:
     def after_fork_in_parent(self) -> None:
         self.mutex.release()
 
+    def has_descriptors(self) -> bool:
+        """Whether they are its own still, as far as can be told at little cost."""
+        return self._connection.has_descriptors()
+
     def forget(self) -> None:
-        self.mutex = threading.Lock()
-        self._connection.abandon()
+        """Let go of what another process opened, or what was closed by its descriptors' numbers."""
+        idle = self.mutex.acquire(blocking=False)
+        self._connection.forget(idle=idle)
+        if idle:
+            self.mutex.release()
 
 
 # Written out as classes: these are entered several times a segment, and a generator costs more

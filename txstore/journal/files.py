@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 
+from txstore.descriptors import Inode, inode_of
 from txstore.disk import Disk
 from txstore.errors import ReplacedError
 from txstore.unchanged import version_of
-
-Inode = tuple[int, int]
 
 
 class OpenFiles:
@@ -34,7 +33,12 @@ class OpenFiles:
             found = self._disk.stat(self._path + suffix)
         except (FileNotFoundError, NotADirectoryError):
             raise ReplacedError(self._path + suffix, "journal") from None
-        return found.st_dev, found.st_ino
+        return inode_of(found)
+
+    @property
+    def opened(self) -> dict[str, Inode]:
+        """What was opened last, by suffix; empty before."""
+        return self._inodes
 
     def were_opened(self, journal: Inode, wal: Inode) -> None:
         """Note what a connection has opened.

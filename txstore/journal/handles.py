@@ -4,7 +4,7 @@ The last connection that closes copies the WAL into the database and removes it.
 WAL is *settled* (``Connection.settle_wal``), that leaves a newer database on the device than the
 WAL that a power loss may bring back over it.  SQLite closes wherever Python lets go of a
 connection: an ``except``, the collector, the interpreter's end, a forked child's.  So each has a
-reference too many, which only the two functions below give back.  What neither of them gets is
+reference too many, which only the functions below give back.  What none of them gets is
 **abandoned**: it stays as it is until the process ends, and leaves what a kill leaves.
 
 Connections that only read are no danger: the last one to close checkpoints only with an exclusive
@@ -82,6 +82,12 @@ def close_unsettled(connection: sqlite3.Connection) -> None:
         path, inode = _open[connection]
         if inode is not None and not _close_outlived(connection, path, inode):
             _left.append((os.getpid(), inode, connection))
+
+
+def close_powerless(connection: sqlite3.Connection) -> None:
+    """Close a connection whose descriptors lead to nothing that it could lock, write or remove
+    (``inherited.put_away``)."""
+    _close(connection)
 
 
 def close_left(inode: Inode) -> None:

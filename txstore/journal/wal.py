@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 import threading
 
+from txstore import forks
+from txstore.descriptors import close_ours, inode_of
 from txstore.disk import NO_SPACE, Disk
 from txstore.errors import LockTimeoutError
 from txstore.locks import Deadline
@@ -37,6 +39,7 @@ class WalFile:
     def __init__(self, disk: Disk, name: str, folder_fd: int) -> None:
         self._disk, self._folder_fd = disk, folder_fd
         self._named = False
+        self._process = forks.here()
         self.fd = -1
         self.proven = False
         self.extended = False
@@ -44,8 +47,7 @@ class WalFile:
         self._begun = 0
         self._succeeded = 0
         self.fd = disk.open(name, dir_fd=folder_fd)
-        found = disk.fstat(self.fd)
-        self.inode = (found.st_dev, found.st_ino)
+        self.inode = inode_of(disk.fstat(self.fd))
 
     def flush(self, deadline: Deadline, path: str) -> bool:
         """Make durable what is in the WAL now; one flush serves all who waited for it to begin.
@@ -127,12 +129,14 @@ class WalFile:
         if fd >= 0:
             self._disk.close(fd)
 
-    def abandon(self) -> None:
-        """Forget the descriptor without closing it."""
-        self.fd, self.proven = -1, False
+    def forget(self) -> None:
+        """Let go of a descriptor that another process opened, or that was closed by its number."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            close_ours(self._disk, fd, self.inode)
 
     def __del__(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and forks.is_here(self._process):
             self.close()
 
 
