@@ -139,10 +139,8 @@ class Housekeeping:
         return self._given_back != before
 
     def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
-        # An idle service learns here that its store is another; and what a replaced journal does
-        # not know is no orphan.
+        # An idle service learns here, and in the sweep, that its store is another.
         self._home.verify_storage()
-        self._records.verify(deadline)
         at = self._home.now()
         seen = self._records.boot_seen(at, deadline)
         over, after = clock.cutoff(self._expire_after, at, seen), 0
@@ -241,7 +239,7 @@ class Housekeeping:
 
     def _sweep(self, deadline: Deadline) -> None:
         """Look at all staging files."""
-        self._records.verify(deadline)
+        self._records.verify(deadline)  # what a replaced journal does not know is no orphan
         names = list(self._staging.names())
         known = self._records.stagings(deadline)
         for name in names:

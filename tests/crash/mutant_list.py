@@ -8,6 +8,7 @@ from crash.mutants_keeping import KEEPING
 from crash.mutants_promised import PROMISED
 from crash.mutants_publish import LIKE_NEW
 from crash.mutants_published import PUBLISHED
+from crash.mutants_service import SERVICE
 from crash.mutants_staged import STAGED
 
-MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED, *KEEPING]
+MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED, *KEEPING, *SERVICE]

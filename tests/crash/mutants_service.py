@@ -1,0 +1,24 @@
+"""Mutants of what a service rests on: limits that are exact, and an end where its store is gone."""
+
+from __future__ import annotations
+
+from crash.mutants import Mutant
+from crash.patches import Patch
+
+SERVICE = [
+    Mutant(
+        "limit of a file's size under the transfer's lock",
+        (Patch("FileStoreManager._take", "self._limits.check(request, row.offset)", "pass"),),
+        ("tests/test_limits.py",),
+    ),
+    Mutant(
+        "an expiry's look at its storage dir",
+        (Patch("Housekeeping._expire", "self._home.verify_storage()", "pass"),),
+        ("tests/test_expiry_replaced.py",),
+    ),
+    Mutant(
+        "an expiry's look at its journal",
+        (Patch("Housekeeping._sweep", "self._records.verify(deadline)", "pass"),),
+        ("tests/test_expiry_replaced.py",),
+    ),
+]
