@@ -290,6 +290,20 @@ class JournalVersionError(JournalError):
         self.supported = supported
 
 
+class JournalLinkedError(JournalError):
+    """A file of the journal has a second name: what is written here would be written there too.
+    Nothing was changed."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(
+            _errno.EMLINK,
+            "The journal has a second name, as in a copy that was made of hard links: what is"
+            " written here would be written there too. Nothing was changed. Remove the copy, or,"
+            " with no worker running, replace the journal.db* files here by copies of themselves",
+            path,
+        )
+
+
 class ReplacedError(StoreDiskError):
     """A file of the store was removed or replaced under a live manager; nothing is acknowledged."""
 
@@ -314,6 +328,23 @@ class StagingDamagedError(StoreDiskError):
         super().__init__(
             _errno.ESTALE,
             f"The staging file of file id {file_id!r} {what}. Cancel the transfer, send it again",
+            path,
+        )
+        self.file_id = file_id
+
+
+class TakenOverError(StoreDiskError):
+    """Another worker, who does not see our locks, changed the transfer meanwhile.  Nothing was
+    recorded, nothing is damaged: the same message can be sent again.
+
+    :ivar file_id: the transfer's id
+    """
+
+    def __init__(self, path: str, file_id: str) -> None:
+        super().__init__(
+            _errno.EAGAIN,
+            f"Another worker changed the transfer with file id {file_id!r} meanwhile. Send the same"
+            " message again",
             path,
         )
         self.file_id = file_id

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from txstore.clock import Moment
-from txstore.errors import StagingDamagedError
+from txstore.errors import StagingDamagedError, TakenOverError
 from txstore.home import Home
 from txstore.journal.records import Records
 from txstore.journal.rows import Transfer
@@ -33,7 +33,7 @@ class Transfers:
     def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> None:
         """Record a change.
 
-        :raises StagingDamagedError: another worker has changed it meanwhile
+        :raises TakenOverError: another worker has changed it meanwhile
         """
         if not self._records.save(old, new, deadline):
             raise self.taken_over(old)
@@ -111,8 +111,6 @@ class Transfers:
         for name in stagings:
             self._staging.discard(name)
 
-    def taken_over(self, row: Transfer) -> StagingDamagedError:
+    def taken_over(self, row: Transfer) -> TakenOverError:
         """The error for a row that was changed by somebody who does not see our lock."""
-        return StagingDamagedError(
-            self._home.staging_path(row.staging), row.file_id, "was taken over by another worker"
-        )
+        return TakenOverError(self._home.staging_path(row.staging), row.file_id)

@@ -53,4 +53,22 @@ CLOSING = [
         ),
         ("tests/crash/test_unsettled_log.py",),
     ),
+    Mutant(
+        "the row of a new store rests on no checkpoint",
+        (Patch("_fill", "'PRAGMA journal_mode=MEMORY'", "'PRAGMA journal_mode=WAL'"),),
+        ("tests/test_making_the_journal.py",),
+    ),
+    Mutant(
+        "a journal with a second name is not written",
+        (
+            Patch(
+                "_make_current",
+                """\
+                if home.disk.stat(JOURNAL, dir_fd=home.working).st_nlink > 1:
+                    _separate(home)""",
+                "",
+            ),
+        ),
+        ("tests/test_making_the_journal.py",),
+    ),
 ]

@@ -25,7 +25,7 @@ class Nobodys(TransferLock):
 JOURNAL = [
     Mutant(
         "flush of a new journal",
-        (Patch("_create", "home.disk.flush(fd)", ""),),
+        (Patch("_new_file", "home.disk.flush(fd)", ""),),
         ("brief/segment", "--opening"),
     ),
     Mutant(
