@@ -28,6 +28,7 @@ from benchmarks.subjects import (
 )
 from txstore import digest
 from txstore.disk import Disk
+from txstore.options import Level
 
 _GIB = 1024 * MIB
 
@@ -137,12 +138,13 @@ def _resuming(quick: bool) -> Case:
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:
         subjects: dict[str, Subject] = {}
-        for name, part, level, reboot in (
+        wanted: tuple[tuple[str, float, Level, bool], ...] = (
             (f"at 1 % {shown}", 0.01, "segment", False),
             (f"at 99 % {shown}", 0.99, "segment", False),
             ("at 1 %, after a power loss", 0.01, "file", True),
             ("at 99 %, after a power loss", 0.99, "file", True),
-        ):
+        )
+        for name, part, level, reboot in wanted:
             place = folder / name.replace(" ", "-")
             _apart(_send, place, level, int(whole * part) // MIB)
             subjects[name] = Calls(_Resumed(place, level, int(whole * part) // MIB, reboot), 1)
@@ -162,7 +164,7 @@ def _resuming(quick: bool) -> Case:
     )
 
 
-def _send(folder: Path, level: str, segments: int) -> None:
+def _send(folder: Path, level: Level, segments: int) -> None:
     store, parts = txstore(folder, level), payloads(MIB)
     for number in range(1, segments + 1):
         store.store_segment(plain("big", number, parts[number % len(parts)]))
@@ -178,7 +180,7 @@ class _Booted(Disk):
 
 
 class _Resumed:
-    def __init__(self, folder: Path, level: str, segments: int, reboot: bool) -> None:
+    def __init__(self, folder: Path, level: Level, segments: int, reboot: bool) -> None:
         self._folder, self._level, self._segments = folder, level, segments
         self._reboot, self._payload = reboot, os.urandom(MIB)
 

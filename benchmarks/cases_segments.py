@@ -18,8 +18,9 @@ from benchmarks.subjects import (
     upstream,
 )
 from benchmarks.together import Threads
+from txstore.options import Level
 
-LEVELS = ("none", "file", "segment")
+LEVELS: tuple[Level, ...] = ("none", "file", "segment")
 SIZES = {4 * KIB: "4 KiB", 50 * KIB: "50 KiB", MIB: "1 MiB"}
 _NONE_LIMITS = {4 * KIB: 1.5, 50 * KIB: 1.10, MIB: 1.03}
 
@@ -33,7 +34,7 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
-def _segments(level: str, size: int, quick: bool) -> Case:
+def _segments(level: Level, size: int, quick: bool) -> Case:
     batch = 8 if level == "segment" else max(4, 20 * 50 * KIB // size // 4)
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:
@@ -87,7 +88,7 @@ def _big_files(segment: int, quick: bool) -> Case:
     )
 
 
-def _small_files(level: str, quick: bool) -> Case:
+def _small_files(level: Level, quick: bool) -> Case:
     size, batch = 10 * KIB, 8
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:

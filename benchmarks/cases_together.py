@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.measure import TXSTORE, UPSTREAM, Bound, Case, Ratio, Subject
 from benchmarks.subjects import KIB, MIB, Segments, txstore
 from benchmarks.together import InTurn, Processes, Threads, segments_of_its_own
+from txstore.options import Level
 
 _SIZE = 50 * KIB
 
@@ -23,7 +24,7 @@ def cases(quick: bool) -> list[Case]:
     ]
 
 
-def _threads(level: str, quick: bool) -> Case:
+def _threads(level: Level, quick: bool) -> Case:
     batch = 40 if level == "none" else 16
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:
@@ -53,11 +54,11 @@ def _threads(level: str, quick: bool) -> Case:
     )
 
 
-def _processes(level: str, size: int, quick: bool) -> Case:
+def _processes(level: Level, size: int, quick: bool) -> Case:
     batch = (16 if level == "segment" else 200) * _SIZE // size or 1
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:
-        def crew(count: int, name: str, level: str | None) -> Processes:
+        def crew(count: int, name: str, level: Level | None) -> Processes:
             makers = [
                 partial(
                     segments_of_its_own,
@@ -94,7 +95,7 @@ def _processes(level: str, size: int, quick: bool) -> Case:
     )
 
 
-def _in_turn(level: str, quick: bool) -> Case:
+def _in_turn(level: Level, quick: bool) -> Case:
     batch = 40 if level == "none" else 16
 
     def prepare(folder: Path, _: ExitStack) -> dict[str, Subject]:

@@ -15,6 +15,7 @@ from dxlfiletransferclient.store import FileStoreManager as UpstreamManager
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.options import Level
 
 KIB, MIB = 1024, 1024 * 1024
 
@@ -39,7 +40,7 @@ class Store(Protocol):
     def store_segment(self, message: Any) -> Any: ...
 
 
-def txstore(folder: Path, level: str, disk: Disk | None = None) -> FileStoreManager:
+def txstore(folder: Path, level: Level, disk: Disk | None = None) -> FileStoreManager:
     return FileStoreManager(folder, durability=level, disk=disk)
 
 
@@ -146,7 +147,7 @@ class FloorSegments:
     """The least that a segment can cost: write, hash, and at level ``segment`` flush the bytes and
     a journal's frame."""
 
-    def __init__(self, folder: Path, size: int, batch: int, level: str) -> None:
+    def __init__(self, folder: Path, size: int, batch: int, level: Level) -> None:
         folder.mkdir()
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._fd, self._log = os.open(folder / "bytes", flags), os.open(folder / "log", flags)

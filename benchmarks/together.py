@@ -12,6 +12,7 @@ from pathlib import Path
 from threading import Barrier
 
 from benchmarks.subjects import MIB, Message, Segments, Store, plain, txstore, upstream
+from txstore.options import Level
 
 _context = get_context("spawn")
 
@@ -81,7 +82,7 @@ class InTurn:
     """Processes that take the next segment of the same transfer in turn; each operation is timed
     where it is done."""
 
-    def __init__(self, folder: Path, level: str, size: int, batch: int, count: int = 2) -> None:
+    def __init__(self, folder: Path, level: Level, size: int, batch: int, count: int = 2) -> None:
         self._batch, self._segments = batch, 0
         self._most = 64 * MIB // size
         self._workers = [_Worker(partial(_one_for_all, folder, level, size)) for _ in range(count)]
@@ -146,7 +147,7 @@ def _work(pipe: Connection, make: Callable[[], Callable[..., float]]) -> None:
 # --- what a process does -------------------------------------------------------------------------
 
 
-def segments_of_its_own(folder: Path, level: str | None, size: int) -> Step:
+def segments_of_its_own(folder: Path, level: Level | None, size: int) -> Step:
     """Segments of a transfer of its own, in the store under the folder.
 
     :param level: ``None``: upstream's store, which shares nothing, so it gets a folder of its own
@@ -155,7 +156,7 @@ def segments_of_its_own(folder: Path, level: str | None, size: int) -> Step:
     return Segments(store, size, 1).step
 
 
-def _one_for_all(folder: Path, level: str, size: int) -> Callable[[int], float]:
+def _one_for_all(folder: Path, level: Level, size: int) -> Callable[[int], float]:
     store, file_id = txstore(folder, level), "in-turn"
 
     def step(number: int) -> float:

@@ -24,12 +24,13 @@ from hypothesis import settings
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
+from txstore.options import Level
 from txstore.segment import Message
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-LEVELS = ("segment", "file", "none")
+LEVELS: tuple[Level, ...] = ("segment", "file", "none")
 
 #: Runs a test at each durability level.
 at_each_level = pytest.mark.parametrize("level", LEVELS)
@@ -57,7 +58,7 @@ def opened_stores(storage_dir: Path) -> Iterator[OpenStore]:
     """A way to open managers, all of which are closed at the end."""
     with ExitStack() as opened:
 
-        def open_store(durability: str = "none", **options: Any) -> FileStoreManager:
+        def open_store(durability: Level = "none", **options: Any) -> FileStoreManager:
             return opened.enter_context(
                 FileStoreManager(storage_dir, durability=durability, **options)
             )

@@ -18,6 +18,7 @@ from support import at_each_level
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 4
 HOUR, DAY = 3600.0, 86400.0
@@ -32,7 +33,7 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @at_each_level
-def test_each_answered_repeat_is_activity(tmp_path: Path, ticks: list[float], level: str) -> None:
+def test_each_answered_repeat_is_activity(tmp_path: Path, ticks: list[float], level: Level) -> None:
     with FileStoreManager(tmp_path, durability=level, expire_after=DAY) as store:
         store.store_segment(segment("one", 1, DATA))
         for share in (0.05, 0.1, 0.01):
@@ -46,7 +47,7 @@ def test_each_answered_repeat_is_activity(tmp_path: Path, ticks: list[float], le
 
 @at_each_level
 def test_repeat_counts_for_managers_that_drop_sooner(
-    tmp_path: Path, ticks: list[float], level: str
+    tmp_path: Path, ticks: list[float], level: Level
 ) -> None:
     with (
         FileStoreManager(tmp_path, durability=level, expire_after=30 * DAY) as store,

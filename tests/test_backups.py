@@ -14,6 +14,7 @@ from support import Booted, at_each_level, outcome, send
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 16
 
@@ -26,7 +27,7 @@ def linked(storage: Path, backup: Path) -> Path:
 
 
 @at_each_level
-def test_transfer_goes_on_beside_a_link_to_its_staging_file(tmp_path: Path, level: str) -> None:
+def test_transfer_goes_on_beside_a_link_to_its_staging_file(tmp_path: Path, level: Level) -> None:
     storage = tmp_path / "storage"
     one, two, three, four = cut(DATA, 4, file_id="one", name="file")
     with FileStoreManager(storage, durability=level) as store:
@@ -42,7 +43,7 @@ def test_transfer_goes_on_beside_a_link_to_its_staging_file(tmp_path: Path, leve
 
 @at_each_level
 def test_transfer_goes_on_beside_a_link_to_its_staging_file_after_a_reboot(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """Its durable segments are promised, whoever goes on."""
     storage = tmp_path / "storage"

@@ -15,6 +15,7 @@ import pytest
 from cli_driver import KILL, after_ack, put, run, run_process, start
 
 from txstore import FileStoreManager
+from txstore.options import Level
 
 KIB = 1024
 
@@ -65,7 +66,7 @@ def test_a_file_is_stored_by_a_real_process_with_the_default_options(
 
 
 @pytest.mark.parametrize("level", ["segment", "file", "none"])
-def test_every_durability_level_stores_the_file(source: Path, storage: Path, level: str) -> None:
+def test_every_durability_level_stores_the_file(source: Path, storage: Path, level: Level) -> None:
     run("put", source, "--storage-dir", storage, "--segment-size", "4KiB", "--durability", level)
     assert stored(storage) == {"source.bin": source.read_bytes()}
 

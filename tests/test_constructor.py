@@ -37,6 +37,7 @@ import txstore
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import OptionError, StoreClosedError, StoreMismatchError
+from txstore.options import Level
 
 DATA = b"first second third"
 SIZE = 6
@@ -417,7 +418,7 @@ def test_a_working_dir_that_is_the_storage_dir_by_a_bind_mount_is_refused(tmp_pa
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_folders_whose_names_are_no_text_can_be_opened_again(tmp_path: Path, level: str) -> None:
+def test_folders_whose_names_are_no_text_can_be_opened_again(tmp_path: Path, level: Level) -> None:
     storage, working = (tmp_path / os.fsdecode(name) for name in (b"st\xff", b"work\xfe"))
     for _ in range(2):
         with open_store(storage, working, durability=level) as store:
@@ -602,7 +603,7 @@ class Gate(Disk):
 
 
 @at_each_level
-def test_close_waits_for_calls_in_flight(tmp_path: Path, level: str) -> None:
+def test_close_waits_for_calls_in_flight(tmp_path: Path, level: Level) -> None:
     gate, happened = Gate(), []
     store = FileStoreManager(tmp_path, durability=level, disk=gate)
     one, two, three = transfer_messages(DATA, SIZE)
@@ -719,7 +720,7 @@ def opened_before(tmp_path: Path) -> list[str]:
 @at_each_level
 @pytest.mark.parametrize("end", ["close", "drop"])
 def test_a_manager_that_ends_leaves_no_descriptor(
-    tmp_path: Path, opened_before: list[str], level: str, end: str
+    tmp_path: Path, opened_before: list[str], level: Level, end: str
 ) -> None:
     store = FileStoreManager(tmp_path / "storage", durability=level)
     check_works(store)

@@ -25,6 +25,7 @@ from support import FULL, Booted, at_each_level, published, send, sha256, transf
 from txstore import FileStoreManager, digest
 from txstore.digest import Hasher
 from txstore.disk import Disk
+from txstore.options import Level
 
 DATA = random.Random("digest").randbytes(100_000)
 
@@ -452,7 +453,7 @@ def test_any_workers_in_any_order_store_the_file(tmp_path: Path, fresh: bool) ->
 @at_each_level
 @pytest.mark.parametrize("order", ["own", "other", "own other own other"])
 def test_status_tells_the_hash_so_far_whoever_wrote_last(
-    tmp_path: Path, level: str, order: str
+    tmp_path: Path, level: Level, order: str
 ) -> None:
     with FileStoreManager(tmp_path, durability=level) as store:
         messages = transfer_messages(FILE, SIZE)
@@ -483,7 +484,7 @@ with FileStoreManager(storage, durability=level) as store:
 
 @with_openssl
 @at_each_level
-def test_a_process_in_fips_mode_takes_its_turn(tmp_path: Path, level: str) -> None:
+def test_a_process_in_fips_mode_takes_its_turn(tmp_path: Path, level: Level) -> None:
     """The hash is caught up by reading, once, what it wrote."""
     disk = ReadingDisk()
     one, two, three, four, five = transfer_messages(FILE, SIZE)
@@ -530,7 +531,7 @@ def test_a_reboot_into_a_python_without_openssl_loses_no_acknowledged_segment(
 
 @with_openssl
 @at_each_level
-def test_a_restart_reads_no_staged_byte(tmp_path: Path, level: str) -> None:
+def test_a_restart_reads_no_staged_byte(tmp_path: Path, level: Level) -> None:
     messages = transfer_messages(DATA, 10_000)
     for one in messages[:-1]:
         disk = ReadingDisk()
@@ -616,7 +617,7 @@ def _flip(saved: bytes) -> bytes:
     ids=["none", "empty", "noise", "cut", "flipped", "ahead", "of nothing", "older"],
 )
 def test_a_state_that_cannot_be_used_costs_a_read_and_nothing_else(
-    tmp_path: Path, level: str, damage: Callable[[bytes], bytes | None]
+    tmp_path: Path, level: Level, damage: Callable[[bytes], bytes | None]
 ) -> None:
     messages = transfer_messages(FILE, SIZE)
     with FileStoreManager(tmp_path, durability=level) as store:

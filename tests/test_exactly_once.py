@@ -39,6 +39,7 @@ from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import FileMismatchError, RepeatMismatchError, RequestError, SequenceError
 from txstore.journal import schema
+from txstore.options import Level
 
 DATA = random.Random("exactly once").randbytes(10_000)
 OTHER = random.Random("something else").randbytes(10_000)
@@ -77,7 +78,7 @@ def answered(store: FileStoreManager, one: PlainMessage) -> dict[str, Any]:
 
 
 @at_each_level
-def test_each_segment_may_be_sent_any_number_of_times(manager: OpenStore, level: str) -> None:
+def test_each_segment_may_be_sent_any_number_of_times(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     for one in transfer_messages(DATA, 3000):
         first = store.store_segment(one).to_dict()
@@ -92,7 +93,7 @@ def test_each_segment_may_be_sent_any_number_of_times(manager: OpenStore, level:
 @at_each_level
 @pytest.mark.parametrize("other_level", ["segment", "none"])
 def test_another_manager_gives_the_same_answer(
-    manager: OpenStore, level: str, other_level: str
+    manager: OpenStore, level: Level, other_level: str
 ) -> None:
     """Also one of another level, and after a restart of both."""
     for one in transfer_messages(DATA, 3000):
@@ -104,7 +105,7 @@ def test_another_manager_gives_the_same_answer(
     assert (staged(store), store.transfers()) == ([], [])
 
 
-def _send_in_a_process(storage: str, level: str, one: PlainMessage) -> dict[str, Any]:
+def _send_in_a_process(storage: str, level: Level, one: PlainMessage) -> dict[str, Any]:
     with FileStoreManager(storage, durability=level) as store:
         return store.store_segment(one).to_dict()
 
@@ -121,7 +122,7 @@ def test_another_process_gives_the_same_answer(manager: OpenStore) -> None:
 
 @at_each_level
 @pytest.mark.parametrize("empty", [b"", None], ids=repr)
-def test_an_empty_segment_may_be_repeated(manager: OpenStore, level: str, empty: Any) -> None:
+def test_an_empty_segment_may_be_repeated(manager: OpenStore, level: Level, empty: Any) -> None:
     store = manager(level)
     for number, payload in ((1, empty), (2, b"ab"), (3, empty)):
         one = message(payload, file_id="holes", segment_number=number)
@@ -185,7 +186,7 @@ def test_a_repeat_in_other_words_is_the_same(manager: OpenStore) -> None:
     ids=["empty", "None", "shorter", "longer", "last bit", "first bit", "reversed", "before"],
 )
 def test_the_same_number_with_other_bytes_is_refused(
-    manager: OpenStore, level: str, other: Callable[[bytes], Any]
+    manager: OpenStore, level: Level, other: Callable[[bytes], Any]
 ) -> None:
     store = manager(level)
     one, two, three = transfer_messages(DATA, SEVERAL)
@@ -201,7 +202,7 @@ def test_the_same_number_with_other_bytes_is_refused(
 
 @at_each_level
 def test_a_plain_segment_does_not_become_the_last_by_being_repeated(
-    manager: OpenStore, level: str
+    manager: OpenStore, level: Level
 ) -> None:
     store = manager(level)
     one, two, three = transfer_messages(DATA, SEVERAL)
@@ -214,7 +215,7 @@ def test_a_plain_segment_does_not_become_the_last_by_being_repeated(
 
 
 @at_each_level
-def test_only_the_last_recorded_number_may_be_repeated(manager: OpenStore, level: str) -> None:
+def test_only_the_last_recorded_number_may_be_repeated(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     messages = transfer_messages(DATA, 2000)
     send(store, messages[:3])
@@ -231,7 +232,7 @@ def test_only_the_last_recorded_number_may_be_repeated(manager: OpenStore, level
 @at_each_level
 @in_one_and_in_several
 def test_a_final_message_may_be_repeated_and_changes_nothing(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     store = manager(level)
     *_, last = messages = transfer_messages(DATA, size, name="folder/file")
@@ -248,7 +249,7 @@ def test_a_final_message_may_be_repeated_and_changes_nothing(
 @at_each_level
 @in_one_and_in_several
 def test_a_final_message_in_other_words_is_the_same(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     store = manager(level)
     *_, last = messages = transfer_messages(DATA, size, name="folder/file")
@@ -288,7 +289,7 @@ def test_a_final_message_in_other_words_is_the_same(
     ids=str,
 )
 def test_a_final_message_with_anything_else_is_refused(
-    manager: OpenStore, level: str, otherwise: dict[str, Any]
+    manager: OpenStore, level: Level, otherwise: dict[str, Any]
 ) -> None:
     store = manager(level)
     *_, last = messages = transfer_messages(DATA, SEVERAL, name="folder/file")
@@ -318,7 +319,7 @@ def test_with_one_segment_anything_else_is_another_file(manager: OpenStore) -> N
 @at_each_level
 @in_one_and_in_several
 def test_a_repeat_is_answered_for_as_long_as_completions_are_kept(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     *_, last = messages = transfer_messages(DATA, size)
     store = manager(level)
@@ -370,7 +371,7 @@ def replace_by_a_link(path: Path) -> None:
     "meddle", [remove, rewrite, append, replace_by_its_like, replace_by_a_link]
 )
 def test_several_segments_are_answered_whatever_became_of_the_file(
-    manager: OpenStore, level: str, meddle: Callable[[Path], None]
+    manager: OpenStore, level: Level, meddle: Callable[[Path], None]
 ) -> None:
     """They cannot be asked for again, and the file is others' once it is published.  Who is asked
     may have another level than who stored it."""
@@ -392,7 +393,7 @@ def test_several_segments_are_answered_whatever_became_of_the_file(
     "meddle", [remove, rewrite, append, replace_by_its_like, replace_by_a_link]
 )
 def test_one_segment_is_stored_again_if_the_file_is_not_as_published(
-    manager: OpenStore, level: str, meddle: Callable[[Path], None]
+    manager: OpenStore, level: Level, meddle: Callable[[Path], None]
 ) -> None:
     store = manager(level)
     [last] = transfer_messages(DATA, ONE)
@@ -412,7 +413,7 @@ def test_one_segment_is_stored_again_if_the_file_is_not_as_published(
 @pytest.mark.parametrize("later", [ONE, SEVERAL], ids=["later one", "later several"])
 @pytest.mark.parametrize("file_id", ["transfer", "another"])
 def test_a_repeat_never_comes_over_what_was_published_later(
-    manager: OpenStore, level: str, size: int, later: int, file_id: str
+    manager: OpenStore, level: Level, size: int, later: int, file_id: str
 ) -> None:
     """The later file may be another sender's, or the same id's."""
     store = manager(level)
@@ -431,7 +432,7 @@ def test_a_repeat_never_comes_over_what_was_published_later(
 @at_each_level
 @in_one_and_in_several
 def test_a_repeat_is_known_among_several_files_of_one_id(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     store = manager(level)
     lasts = []
@@ -452,7 +453,7 @@ def test_a_repeat_is_known_among_several_files_of_one_id(
 @in_one_and_in_several
 @pytest.mark.parametrize("newer", [1, 2, 3, 4])
 def test_a_final_message_is_known_while_a_newer_transfer_is_open(
-    manager: OpenStore, level: str, size: int, newer: int
+    manager: OpenStore, level: Level, size: int, newer: int
 ) -> None:
     """Whatever the newer one's number is: before, at, and after that of the repeat."""
     store = manager(level)
@@ -472,7 +473,7 @@ def test_a_final_message_is_known_while_a_newer_transfer_is_open(
 
 @at_each_level
 def test_a_repeat_leaves_nothing_behind_in_the_newer_transfer(
-    manager: OpenStore, level: str
+    manager: OpenStore, level: Level
 ) -> None:
     """Another worker goes on with as many bytes as the repeat had, but others."""
     store, other = manager(level), manager("none")
@@ -488,7 +489,7 @@ def test_a_repeat_leaves_nothing_behind_in_the_newer_transfer(
 
 @pytest.mark.parametrize("level", ["segment", "file"])
 def test_what_a_repeat_was_answered_for_is_known_after_a_reboot(
-    manager: OpenStore, level: str
+    manager: OpenStore, level: Level
 ) -> None:
     """It was stored at level "none", and replaced by a file that is durable; who is told that it
     is not known sends it once more, over the newer file."""
@@ -503,7 +504,7 @@ def test_what_a_repeat_was_answered_for_is_known_after_a_reboot(
 
 
 @at_each_level
-def test_what_is_no_repeat_is_the_newer_transfers(manager: OpenStore, level: str) -> None:
+def test_what_is_no_repeat_is_the_newer_transfers(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     *_, last = messages = transfer_messages(DATA, SEVERAL)
     send(store, messages)
@@ -532,7 +533,7 @@ def test_the_same_file_again_under_the_same_id_is_one_file(manager: OpenStore) -
 
 
 @at_each_level
-def test_without_an_id_nothing_is_a_repeat(manager: OpenStore, level: str) -> None:
+def test_without_an_id_nothing_is_a_repeat(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     plain = [store.store_segment(message(b"1", segment_number="1")) for _ in range(3)]
     assert len({answer.file_id for answer in plain}) == 3
@@ -567,7 +568,7 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
 @at_each_level
 @in_one_and_in_several
 def test_repeats_at_the_same_time_are_carried_out_once(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     stores = [manager(level), manager("none")]
     for one in transfer_messages(DATA, size):
@@ -610,11 +611,11 @@ class Deadly(Disk):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _finish_and_die(storage: str, level: str, moment: str, last: PlainMessage) -> None:
+def _finish_and_die(storage: str, level: Level, moment: str, last: PlainMessage) -> None:
     FileStoreManager(storage, durability=level, disk=Deadly(moment)).store_segment(last)
 
 
-def die_while_finishing(storage: str, level: str, moment: str, last: PlainMessage) -> None:
+def die_while_finishing(storage: str, level: Level, moment: str, last: PlainMessage) -> None:
     # Forked, which is quick; managers may be open on both sides.
     process = multiprocessing.get_context("fork").Process(
         target=_finish_and_die, args=(storage, level, moment, last)
@@ -628,7 +629,7 @@ def die_while_finishing(storage: str, level: str, moment: str, last: PlainMessag
 @in_one_and_in_several
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_the_repeat_after_a_worker_died_finishing_stores_the_file_once(
-    tmp_path: Path, level: str, size: int, moment: str
+    tmp_path: Path, level: Level, size: int, moment: str
 ) -> None:
     *begun, last = transfer_messages(DATA, size, name="folder/file")
     with FileStoreManager(tmp_path, durability=level) as store:
@@ -654,7 +655,7 @@ def test_the_repeat_after_a_worker_died_finishing_stores_the_file_once(
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("open_before", [True, False], ids=["live manager", "after a restart"])
 def test_what_a_dead_worker_left_never_comes_over_a_newer_file(
-    tmp_path: Path, level: str, moment: str, open_before: bool
+    tmp_path: Path, level: Level, moment: str, open_before: bool
 ) -> None:
     """Not when its transfer is taken up again, nor when the store is opened; and under another
     name for the same place the newer one stays all the same."""

@@ -17,6 +17,7 @@ from support import FULL, LEVELS, at_each_level
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 4
 MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
@@ -70,7 +71,7 @@ def answer(store: FileStoreManager) -> None:
 
 @at_each_level
 def test_transfer_without_activity_goes_by_itself_after_an_answer(
-    tmp_path: Path, clock: Clock, level: str
+    tmp_path: Path, clock: Clock, level: Level
 ) -> None:
     with FileStoreManager(tmp_path, durability=level) as store:
         store.store_segment(segment("old", 1, DATA))
@@ -89,7 +90,7 @@ def test_transfer_without_activity_goes_by_itself_after_an_answer(
 
 
 @at_each_level
-def test_activity_of_any_kind_keeps_a_transfer(tmp_path: Path, clock: Clock, level: str) -> None:
+def test_activity_of_any_kind_keeps_a_transfer(tmp_path: Path, clock: Clock, level: Level) -> None:
     with FileStoreManager(tmp_path, durability=level, expire_after=DAY) as store:
         store.store_segment(segment("one", 1, DATA))
         for number in range(2, 6):
@@ -102,7 +103,7 @@ def test_activity_of_any_kind_keeps_a_transfer(tmp_path: Path, clock: Clock, lev
 
 @at_each_level
 def test_transfer_whose_last_segment_is_answered_again_and_again_stays(
-    tmp_path: Path, clock: Clock, level: str
+    tmp_path: Path, clock: Clock, level: Level
 ) -> None:
     """Its sender is at it, though nothing new comes."""
     with (
@@ -187,7 +188,7 @@ def test_expire_drops_all_at_once_and_tells_which(tmp_path: Path, clock: Clock) 
 
 @at_each_level
 def test_transfer_that_is_being_worked_on_does_not_expire(
-    tmp_path: Path, clock: Clock, level: str
+    tmp_path: Path, clock: Clock, level: Level
 ) -> None:
     disk = StoppingDisk()
     with (
@@ -206,7 +207,7 @@ def test_transfer_that_is_being_worked_on_does_not_expire(
 
 @at_each_level
 def test_age_is_checked_again_under_the_transfers_lock(
-    tmp_path: Path, clock: Clock, level: str
+    tmp_path: Path, clock: Clock, level: Level
 ) -> None:
     disk = StoppingDisk()
     dropped: list[list[str]] = []
@@ -359,7 +360,7 @@ def test_times_in_the_future_begin_anew(tmp_path: Path, clock: Clock, count: int
 
 @at_each_level
 def test_completion_is_answered_from_for_its_time_and_then_forgotten(
-    tmp_path: Path, clock: Clock, level: str
+    tmp_path: Path, clock: Clock, level: Level
 ) -> None:
     *_, end = messages = cut(DATA, 2, file_id="one", name="one")
     with FileStoreManager(tmp_path, durability=level) as store:
@@ -417,7 +418,7 @@ def leave_orphan(storage: Path, file_id: str) -> str:
 
 
 @at_each_level
-def test_orphaned_staging_file_goes_by_itself_after_an_answer(tmp_path: Path, level: str) -> None:
+def test_orphaned_staging_file_goes_by_itself_after_an_answer(tmp_path: Path, level: Level) -> None:
     leave_orphan(tmp_path, "one")
     with FileStoreManager(tmp_path, durability=level) as store:
         store.store_segment(segment("other", 1, DATA))
@@ -495,7 +496,7 @@ def begin_and_cancel(store: FileStoreManager, number: int) -> None:
 
 
 @pytest.mark.parametrize("level", LEVELS if FULL else ["none"])
-def test_log_stays_below_16_mebibytes_under_many_writes(tmp_path: Path, level: str) -> None:
+def test_log_stays_below_16_mebibytes_under_many_writes(tmp_path: Path, level: Level) -> None:
     wal = tmp_path / ".workdir" / "journal.db-wal"
     # Several managers, of which each sees to it only after its own writes.
     stores = [FileStoreManager(tmp_path, durability=level) for _ in range(2)]

@@ -27,6 +27,7 @@ from support import FULL, LEVELS, at_each_level
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 8
 ROUNDS = 40 if FULL else 8
@@ -82,7 +83,7 @@ def send(store: FileStoreManager, acks: Acks, file_id: str, numbers: range) -> N
         acks.note(file_id, store.store_segment(segment(file_id, number, b"x")).segments_received)
 
 
-def check_all_kept(storage: Path, acks: Acks, level: str = "none") -> None:
+def check_all_kept(storage: Path, acks: Acks, level: Level = "none") -> None:
     """Another process has every acknowledged segment, and nothing that nobody sent."""
     with FileStoreManager(storage, durability=level) as third:
         assert {one.file_id: one.segments_received for one in third.transfers()} == acks.all()
@@ -93,7 +94,7 @@ def check_all_kept(storage: Path, acks: Acks, level: str = "none") -> None:
 # --- acknowledgements ----------------------------------------------------------------------------
 
 
-def both_sides(storage: Path, acks: Acks, level: str) -> None:
+def both_sides(storage: Path, acks: Acks, level: Level) -> None:
     store = FileStoreManager(storage, durability=level)
     stop = threading.Event()
 
@@ -123,14 +124,14 @@ def both_sides(storage: Path, acks: Acks, level: str) -> None:
 
 
 @at_each_level
-def test_manager_is_used_on_both_sides_while_threads_write(tmp_path: Path, level: str) -> None:
+def test_manager_is_used_on_both_sides_while_threads_write(tmp_path: Path, level: Level) -> None:
     storage, acks = tmp_path / "storage", Acks(tmp_path / "acks")
     apart(both_sides, storage, acks, level)
     assert len(acks.all()) == 3 + 2 * ROUNDS
     check_all_kept(storage, acks, level)
 
 
-def parent_closes(storage: Path, acks: Acks, level: str, when: str) -> None:
+def parent_closes(storage: Path, acks: Acks, level: Level, when: str) -> None:
     """SQLite deletes the log when the last connection closes that it knows of."""
     store = FileStoreManager(storage, durability=level)
     send(store, acks, "parent", range(1, 4))
@@ -163,7 +164,7 @@ def parent_closes(storage: Path, acks: Acks, level: str, when: str) -> None:
 @pytest.mark.parametrize("when", ["before the child's first call", "after the child's first call"])
 @at_each_level
 def test_parent_that_closes_takes_nothing_from_its_child(
-    tmp_path: Path, level: str, when: str
+    tmp_path: Path, level: Level, when: str
 ) -> None:
     storage, acks = tmp_path / "storage", Acks(tmp_path / "acks")
     apart(parent_closes, storage, acks, level, when)
@@ -201,7 +202,7 @@ main(*sys.argv[1:])
 @pytest.mark.parametrize("way", ["_exit", "sys.exit", "closes"])
 @pytest.mark.parametrize("level", LEVELS if FULL else ["segment"])
 def test_child_that_ends_takes_nothing_from_its_parent(
-    tmp_path: Path, level: str, way: str
+    tmp_path: Path, level: Level, way: str
 ) -> None:
     """With finalizers and `atexit` and without."""
     storage, acks = tmp_path / "storage", Acks(tmp_path / "acks")
@@ -235,7 +236,7 @@ def calls_of(store: FileStoreManager) -> dict[str, Callable[[], object]]:
     }
 
 
-def around_each_call(storage: Path, level: str) -> None:
+def around_each_call(storage: Path, level: Level) -> None:
     store = FileStoreManager(storage, durability=level)
     # So many that not all are kept open, and that looking for orphans stops in the middle.
     for number in range(40):
@@ -258,11 +259,11 @@ def around_each_call(storage: Path, level: str) -> None:
 
 
 @at_each_level
-def test_child_inherits_no_lock_and_no_descriptor_of_a_file(tmp_path: Path, level: str) -> None:
+def test_child_inherits_no_lock_and_no_descriptor_of_a_file(tmp_path: Path, level: Level) -> None:
     apart(around_each_call, tmp_path, level)
 
 
-def in_the_middle(storage: Path, operation: str, level: str) -> None:
+def in_the_middle(storage: Path, operation: str, level: Level) -> None:
     """The thread that has the locks does not live in the child."""
     disk = StoppingDisk()
     store = FileStoreManager(storage, durability=level, disk=disk, lock_timeout=0.1)
@@ -293,12 +294,12 @@ def in_the_middle(storage: Path, operation: str, level: str) -> None:
 @pytest.mark.parametrize("operation", ["pwrite", "chmod", "rename"])
 @at_each_level
 def test_child_of_a_busy_parent_neither_has_nor_frees_its_locks(
-    tmp_path: Path, level: str, operation: str
+    tmp_path: Path, level: Level, operation: str
 ) -> None:
     apart(in_the_middle, tmp_path, operation, level)
 
 
-def parent_is_killed(storage: Path, level: str, operation: str) -> None:
+def parent_is_killed(storage: Path, level: Level, operation: str) -> None:
     pipe, theirs = multiprocessing.Pipe()
     one, two, three = cut(DATA, 3, file_id="one", name="one")
 
@@ -336,7 +337,7 @@ def parent_is_killed(storage: Path, level: str, operation: str) -> None:
 @pytest.mark.parametrize("operation", ["pwrite", "rename"])
 @at_each_level
 def test_killed_parent_frees_its_locks_although_a_child_lives(
-    tmp_path: Path, level: str, operation: str
+    tmp_path: Path, level: Level, operation: str
 ) -> None:
     apart(parent_is_killed, tmp_path, level, operation)
     assert visible(tmp_path) == {"one": DATA}

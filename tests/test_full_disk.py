@@ -18,6 +18,7 @@ from support import at_each_level, get_own_mounts, mount
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError
+from txstore.options import Level
 
 BIG = bytes(range(256)) * 2048  # half a MiB; more than what a full disk's last page has room for
 SMALL = b"small"
@@ -107,7 +108,7 @@ def prepared(store: FileStoreManager) -> None:
 # --- one file system for everything --------------------------------------------------------------
 
 
-def live_manager(tmp: Path, level: str) -> None:
+def live_manager(tmp: Path, level: Level) -> None:
     get_own_mounts()
     disk = small_disk(tmp / "disk")
     with FileStoreManager(disk / "storage", durability=level) as store:
@@ -122,11 +123,11 @@ def live_manager(tmp: Path, level: str) -> None:
 
 
 @at_each_level
-def test_live_manager_loses_nothing_on_a_full_disk(tmp_path: Path, level: str) -> None:
+def test_live_manager_loses_nothing_on_a_full_disk(tmp_path: Path, level: Level) -> None:
     apart(live_manager, tmp_path, level)
 
 
-def other_manager(tmp: Path, level: str, run: Callable[..., None], closed: bool) -> None:
+def other_manager(tmp: Path, level: Level, run: Callable[..., None], closed: bool) -> None:
     get_own_mounts()
     disk = small_disk(tmp / "disk")
     store = FileStoreManager(disk / "storage", durability=level)
@@ -140,7 +141,7 @@ def other_manager(tmp: Path, level: str, run: Callable[..., None], closed: bool)
         goes_on(after)
 
 
-def opened_while_full(disk: Path, level: str) -> None:
+def opened_while_full(disk: Path, level: Level) -> None:
     with FileStoreManager(disk / "storage", durability=level) as store:
         fill(disk)  # what opening may have given back
         needs_space(store)
@@ -153,17 +154,17 @@ def here(function: Callable[..., None], *args: object) -> None:
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed before", "others open"])
 @at_each_level
-def test_manager_opened_on_a_full_disk_works(tmp_path: Path, level: str, closed: bool) -> None:
+def test_manager_opened_on_a_full_disk_works(tmp_path: Path, level: Level, closed: bool) -> None:
     apart(other_manager, tmp_path, level, here, closed)
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed before", "others open"])
 @at_each_level
-def test_process_begun_on_a_full_disk_works(tmp_path: Path, level: str, closed: bool) -> None:
+def test_process_begun_on_a_full_disk_works(tmp_path: Path, level: Level, closed: bool) -> None:
     apart(other_manager, tmp_path, level, forked, closed)
 
 
-def expiring(tmp: Path, level: str, reopened: bool) -> None:
+def expiring(tmp: Path, level: Level, reopened: bool) -> None:
     get_own_mounts()
     disk = small_disk(tmp / "disk")
     with FileStoreManager(disk / "storage", durability=level) as store:
@@ -182,11 +183,11 @@ def expiring(tmp: Path, level: str, reopened: bool) -> None:
 
 @pytest.mark.parametrize("reopened", [False, True], ids=["live", "opened on it"])
 @at_each_level
-def test_expiry_works_on_a_full_disk(tmp_path: Path, level: str, reopened: bool) -> None:
+def test_expiry_works_on_a_full_disk(tmp_path: Path, level: Level, reopened: bool) -> None:
     apart(expiring, tmp_path, level, reopened)
 
 
-def many(tmp: Path, level: str) -> None:
+def many(tmp: Path, level: Level) -> None:
     """Recording uses up the log's reserve; cancelling must work all the same, however often."""
     get_own_mounts()
     disk = small_disk(tmp / "disk")
@@ -212,11 +213,11 @@ def many(tmp: Path, level: str) -> None:
 
 
 @at_each_level
-def test_any_number_of_cancels_works_on_a_full_disk(tmp_path: Path, level: str) -> None:
+def test_any_number_of_cancels_works_on_a_full_disk(tmp_path: Path, level: Level) -> None:
     apart(many, tmp_path, level)
 
 
-def first_opening(tmp: Path, level: str) -> None:
+def first_opening(tmp: Path, level: Level) -> None:
     get_own_mounts()
     disk = small_disk(tmp / "disk")
     hog = fill(disk)
@@ -232,12 +233,12 @@ def first_opening(tmp: Path, level: str) -> None:
 
 @at_each_level
 def test_store_first_opened_on_a_full_disk_opens_once_there_is_space(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     apart(first_opening, tmp_path, level)
 
 
-def every_size(tmp: Path, level: str) -> None:
+def every_size(tmp: Path, level: Level) -> None:
     """Whatever the step that meets the end of the disk: the message can be sent again."""
     get_own_mounts()
     disk = small_disk(tmp / "disk")
@@ -268,11 +269,11 @@ def every_size(tmp: Path, level: str) -> None:
 
 
 @at_each_level
-def test_message_can_be_sent_again_wherever_the_space_ended(tmp_path: Path, level: str) -> None:
+def test_message_can_be_sent_again_wherever_the_space_ended(tmp_path: Path, level: Level) -> None:
     apart(every_size, tmp_path, level)
 
 
-def no_inodes(tmp: Path, level: str) -> None:
+def no_inodes(tmp: Path, level: Level) -> None:
     """A file system can also be full of files."""
     get_own_mounts()
     disk = small_disk(tmp / "disk", options="size=4m,nr_inodes=60")
@@ -297,14 +298,14 @@ def no_inodes(tmp: Path, level: str) -> None:
 
 
 @at_each_level
-def test_disk_full_of_files_is_a_full_disk(tmp_path: Path, level: str) -> None:
+def test_disk_full_of_files_is_a_full_disk(tmp_path: Path, level: Level) -> None:
     apart(no_inodes, tmp_path, level)
 
 
 # --- storage and working dir on different ones ---------------------------------------------------
 
 
-def two_disks(tmp: Path, level: str, full: str) -> None:
+def two_disks(tmp: Path, level: Level, full: str) -> None:
     get_own_mounts()
     disks = {name: small_disk(tmp / name) for name in ("storage", "working")}
     storage, working = disks["storage"] / "storage", disks["working"] / "working"
@@ -342,14 +343,14 @@ def record_until_full(store: FileStoreManager) -> None:
 
 @pytest.mark.parametrize("full", ["storage", "working"])
 @at_each_level
-def test_one_of_two_disks_is_full(tmp_path: Path, level: str, full: str) -> None:
+def test_one_of_two_disks_is_full(tmp_path: Path, level: Level, full: str) -> None:
     apart(two_disks, tmp_path, level, full)
 
 
 # --- a limit on the size of files ----------------------------------------------------------------
 
 
-def size_limit(storage: Path, level: str) -> None:
+def size_limit(storage: Path, level: Level) -> None:
     """SIGXFSZ is ignored by Python, so the limit comes out as EFBIG."""
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     with FileStoreManager(storage, durability=level) as store:
@@ -367,5 +368,5 @@ def size_limit(storage: Path, level: str) -> None:
 
 
 @at_each_level
-def test_limit_on_the_size_of_files_loses_nothing(tmp_path: Path, level: str) -> None:
+def test_limit_on_the_size_of_files_loses_nothing(tmp_path: Path, level: Level) -> None:
     apart(size_limit, tmp_path / "storage", level)

@@ -17,6 +17,7 @@ from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
 from txstore.locks import stripe_of
+from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk
 
 ONE = "one"
@@ -42,7 +43,7 @@ def finish(store: FileStoreManager, file_id: str, number: int) -> None:
 
 
 @at_each_level
-def test_segments_that_another_took_meanwhile_are_built_on(tmp_path: Path, level: str) -> None:
+def test_segments_that_another_took_meanwhile_are_built_on(tmp_path: Path, level: Level) -> None:
     with opened_stores(tmp_path) as open_store:
         first, second = open_store(level), open_store(level)
         for number in range(1, 8, 3):
@@ -53,7 +54,7 @@ def test_segments_that_another_took_meanwhile_are_built_on(tmp_path: Path, level
 
 
 @at_each_level
-def test_another_transfer_under_the_same_lock_hides_nothing(tmp_path: Path, level: str) -> None:
+def test_another_transfer_under_the_same_lock_hides_nothing(tmp_path: Path, level: Level) -> None:
     """Taking up the one transfer again must not make what is known of the other look current."""
     with opened_stores(tmp_path) as open_store:
         first, second = open_store(level), open_store(level)
@@ -68,7 +69,7 @@ def test_another_transfer_under_the_same_lock_hides_nothing(tmp_path: Path, leve
 
 
 @at_each_level
-def test_a_transfer_that_another_ended_is_begun_anew(tmp_path: Path, level: str) -> None:
+def test_a_transfer_that_another_ended_is_begun_anew(tmp_path: Path, level: Level) -> None:
     with opened_stores(tmp_path) as open_store:
         first, second = open_store(level), open_store(level)
         for end in (lambda: second.cancel(ONE), lambda: finish(second, ONE, 3)):
@@ -81,7 +82,7 @@ def test_a_transfer_that_another_ended_is_begun_anew(tmp_path: Path, level: str)
 
 
 @at_each_level
-def test_both_sides_of_a_fork_see_what_the_other_took(tmp_path: Path, level: str) -> None:
+def test_both_sides_of_a_fork_see_what_the_other_took(tmp_path: Path, level: Level) -> None:
     with opened_stores(tmp_path) as open_store:
         store = open_store(level)
         take(store, ONE, 1)
@@ -105,7 +106,7 @@ class FailingDisk(Disk):
 
 @pytest.mark.parametrize("level", ["segment", "file"])
 def test_a_cancel_that_failed_half_way_leaves_nothing_to_go_on_with(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     disk = FailingDisk()
     with FileStoreManager(tmp_path, durability=level, disk=disk) as store:
@@ -124,7 +125,7 @@ def test_a_cancel_that_failed_half_way_leaves_nothing_to_go_on_with(
 
 @pytest.mark.parametrize("level", ["segment", "file"])
 def test_a_segment_whose_flush_failed_comes_again_and_is_built_on(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """The same one, or another in its place: nobody was told of the first."""
     disk = FailingDisk()
@@ -151,7 +152,9 @@ class UnsignedDisk(Disk):
 
 
 @at_each_level
-def test_lock_files_that_cannot_be_signed_cost_nothing_but_time(tmp_path: Path, level: str) -> None:
+def test_lock_files_that_cannot_be_signed_cost_nothing_but_time(
+    tmp_path: Path, level: Level
+) -> None:
     with opened_stores(tmp_path) as open_store:
         first, second = (open_store(level, disk=UnsignedDisk()) for _ in range(2))
         for number in range(1, 5, 2):
@@ -162,7 +165,7 @@ def test_lock_files_that_cannot_be_signed_cost_nothing_but_time(tmp_path: Path, 
 
 @at_each_level
 def test_who_cannot_sign_the_locks_file_leaves_nothing_to_go_on_with(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """Whoever held the lock before must not find its own signature, and take its row for current.
 
@@ -183,7 +186,7 @@ def test_who_cannot_sign_the_locks_file_leaves_nothing_to_go_on_with(
 
 @at_each_level
 def test_who_can_neither_sign_nor_empty_the_locks_file_does_not_get_the_lock(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     faults = FaultPlan()
     faults.fail("sign", errno.EIO, forever=True)

@@ -25,6 +25,7 @@ from txstore import FileStoreManager
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
 from txstore.journal import schema
 from txstore.journal.upgrade import OLDER, migrate, migrations_folder
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 8
 NEWER = "9999"
@@ -122,7 +123,7 @@ class ListeningDisk(WatchedDisk):
 
 
 @at_each_level
-def test_connection_is_in_the_mode_that_the_journal_needs(tmp_path: Path, level: str) -> None:
+def test_connection_is_in_the_mode_that_the_journal_needs(tmp_path: Path, level: Level) -> None:
     disk = ListeningDisk()
     with FileStoreManager(tmp_path, durability=level, disk=disk) as store:
         store.store_segment(segment("one", 1, DATA))

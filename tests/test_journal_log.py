@@ -18,6 +18,7 @@ from seam import Pause, PausingDisk
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.options import Level
 
 
 class LookersDisk(Disk):
@@ -61,7 +62,7 @@ def fork(_stores: list[FileStoreManager]) -> None:
 def test_what_is_committed_while_a_manager_ends_without_the_lock_is_kept(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    level: str,
+    level: Level,
     end: Callable[[list[FileStoreManager]], None],
 ) -> None:
     meeting, storage = tmp_path / "meeting", tmp_path / "storage"

@@ -16,6 +16,7 @@ from seam import KillingDisk
 from support import FULL, at_each_level
 
 from txstore import FileStoreManager
+from txstore.options import Level
 from txstore.segment import Message
 
 DATA = bytes(range(251)) * 40
@@ -30,7 +31,7 @@ Store = FileStoreManager | Worker
 @pytest.mark.parametrize("reopen", [True, False], ids=["opened after", "open before"])
 @at_each_level
 def test_transfer_goes_on_in_another_process_after_each_segment(
-    tmp_path: Path, level: str, reopen: bool
+    tmp_path: Path, level: Level, reopen: bool
 ) -> None:
     messages = cut(DATA, 6, file_id="one", name="file")
     with FileStoreManager(tmp_path, durability=level) as survivor:
@@ -52,7 +53,7 @@ def test_transfer_goes_on_in_another_process_after_each_segment(
 
 
 @at_each_level
-def test_survivors_of_three_workers_store_the_file(tmp_path: Path, level: str) -> None:
+def test_survivors_of_three_workers_store_the_file(tmp_path: Path, level: Level) -> None:
     """One is killed at every seventh segment, while it has it; nobody is opened anew."""
     messages = cut(DATA, 20, file_id="one", name="file")
     workers = [Worker(tmp_path, durability=level) for _ in range(3)]
@@ -72,7 +73,7 @@ def test_survivors_of_three_workers_store_the_file(tmp_path: Path, level: str) -
 @pytest.mark.parametrize("reopen", [True, False], ids=["opened after", "open before"])
 @at_each_level
 def test_what_a_killed_process_acknowledged_to_its_parent_is_there(
-    tmp_path: Path, level: str, reopen: bool
+    tmp_path: Path, level: Level, reopen: bool
 ) -> None:
     """Killed wherever it is: while it is being sent further messages of many transfers."""
     names = [f"file{number}" for number in range(4)]
@@ -164,7 +165,7 @@ def work(store: Store, done: int = 0) -> int:
     return done
 
 
-def killed(storage: Path, level: str, at: int, done: int = 0) -> int:
+def killed(storage: Path, level: Level, at: int, done: int = 0) -> int:
     """Have a worker do what is left of the steps, and be killed at an operation.
 
     :return: how many steps were answered in all
@@ -242,7 +243,7 @@ def first_of(*facts: object) -> int:
 
 
 @at_each_level
-def test_killed_at_any_operation_a_live_worker_goes_on(tmp_path: Path, level: str) -> None:
+def test_killed_at_any_operation_a_live_worker_goes_on(tmp_path: Path, level: Level) -> None:
     """Nobody opens anything: what the dead one left is settled by whoever meets it."""
     for at in range(first_of("live", level), 10_000, STRIDE):
         storage = prepared(tmp_path / str(at))
@@ -259,7 +260,7 @@ def test_killed_at_any_operation_a_live_worker_goes_on(tmp_path: Path, level: st
 
 @at_each_level
 def test_killed_at_any_operation_from_the_first_opening_on_another_worker_goes_on(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     for at in range(first_of("fresh", level), 10_000, STRIDE):
         storage = prepared(tmp_path / str(at))
@@ -276,7 +277,9 @@ def test_killed_at_any_operation_from_the_first_opening_on_another_worker_goes_o
 
 
 @at_each_level
-def test_killed_again_and_again_while_settling_what_others_left(tmp_path: Path, level: str) -> None:
+def test_killed_again_and_again_while_settling_what_others_left(
+    tmp_path: Path, level: Level
+) -> None:
     """Each worker gets a little further than the one before it, at most."""
     for at in range(first_of("again", level), 10_000, STRIDE):
         storage = prepared(tmp_path / str(at))
@@ -294,7 +297,7 @@ def test_killed_again_and_again_while_settling_what_others_left(tmp_path: Path, 
 
 
 @at_each_level
-def test_killed_at_any_operation_of_an_expiry(tmp_path: Path, level: str) -> None:
+def test_killed_at_any_operation_of_an_expiry(tmp_path: Path, level: Level) -> None:
     """A transfer is wholly there or wholly gone."""
     names = ["first", "second", "third"]
     stride = 1 if FULL else 7

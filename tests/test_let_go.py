@@ -12,6 +12,7 @@ from support import Booted, at_each_level, descriptors, opened_stores
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk
 
 PART = b"x" * 1000
@@ -108,7 +109,7 @@ def removed_bytes(storage: Path) -> int:
 @at_each_level
 @pytest.mark.parametrize("how", ["cancelled", "expired"])
 def test_what_another_worker_ended_takes_no_space_in_an_idle_one(
-    tmp_path: Path, level: str, how: str
+    tmp_path: Path, level: Level, how: str
 ) -> None:
     """On a full disk that is what it was cancelled for."""
     with opened_stores(tmp_path) as open_store:

@@ -21,6 +21,7 @@ from test_full_disk import BIG, SMALL, fill, here, small_disk
 from txstore import FileStoreManager
 from txstore.errors import JournalError, SequenceError
 from txstore.locks import stripe_of
+from txstore.options import Level
 from txstore.segment import Message
 
 WEEK = 7 * 86400.0
@@ -52,7 +53,7 @@ def wants(store: FileStoreManager, what: str) -> None:
         store.store_segment(last("one", 1, BIG, "one", BIG))
 
 
-def over_on_full_disk(tmp: Path, level: str, what: str, run: Callable[..., None]) -> None:
+def over_on_full_disk(tmp: Path, level: Level, what: str, run: Callable[..., None]) -> None:
     get_own_mounts()
     disk = small_disk(tmp / "disk")
     with FileStoreManager(disk / "storage", durability=level) as store:
@@ -69,7 +70,7 @@ def over_on_full_disk(tmp: Path, level: str, what: str, run: Callable[..., None]
         run(sent, disk, level, what, store)
 
 
-def sent(disk: Path, level: str, what: str, live: FileStoreManager) -> None:
+def sent(disk: Path, level: Level, what: str, live: FileStoreManager) -> None:
     stores = [live]
     if what == "opened":
         what = "next"
@@ -93,7 +94,7 @@ def sent(disk: Path, level: str, what: str, live: FileStoreManager) -> None:
 @pytest.mark.parametrize("what", ["first", "next", "last", "one", "opened"])
 @at_each_level
 def test_what_is_over_goes_before_a_message_is_refused_for_lack_of_space(
-    tmp_path: Path, level: str, what: str
+    tmp_path: Path, level: Level, what: str
 ) -> None:
     apart(over_on_full_disk, tmp_path, level, what, here)
 
@@ -165,7 +166,7 @@ def test_step_that_found_no_space_is_tried_once_more(
     fails: str,
     error: int,
     message: Message,
-    level: str,
+    level: Level,
 ) -> None:
     disk = FullDisk()
     with FileStoreManager(tmp_path, durability=level, disk=disk) as store:
@@ -187,7 +188,7 @@ def test_step_that_found_no_space_is_tried_once_more(
 
 
 @at_each_level
-def test_where_nothing_is_over_the_error_comes_at_once(tmp_path: Path, level: str) -> None:
+def test_where_nothing_is_over_the_error_comes_at_once(tmp_path: Path, level: Level) -> None:
     disk = FullDisk()
     with FileStoreManager(tmp_path, durability=level, disk=disk) as store:
         store.store_segment(segment("one", 1, SMALL))
@@ -215,7 +216,7 @@ def test_transfer_of_the_same_lock_makes_room_too(tmp_path: Path) -> None:
 
 
 @at_each_level
-def test_transfer_that_needs_the_room_is_not_dropped_for_it(tmp_path: Path, level: str) -> None:
+def test_transfer_that_needs_the_room_is_not_dropped_for_it(tmp_path: Path, level: Level) -> None:
     disk = FullDisk()
     with FileStoreManager(tmp_path, durability=level, expire_after=0, disk=disk) as store:
         store.store_segment(segment("one", 1, SMALL))

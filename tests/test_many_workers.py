@@ -19,6 +19,7 @@ from support import FULL, LEVELS, at_each_level, claim, message, outcome, sha256
 
 from txstore import FileStoreManager
 from txstore.errors import SequenceError
+from txstore.options import Level
 
 SEED = 4
 WORKERS = 32 if FULL else 8
@@ -281,7 +282,9 @@ def test_a_hundred_transfers_at_once_each_segment_by_another_worker(tmp_path: Pa
 
 
 @at_each_level
-def test_one_transfer_goes_from_worker_to_worker_of_every_level(tmp_path: Path, level: str) -> None:
+def test_one_transfer_goes_from_worker_to_worker_of_every_level(
+    tmp_path: Path, level: Level
+) -> None:
     """Every ordered pair of workers hands it over at least once."""
     others = [Worker(tmp_path, durability=one) for one in LEVELS]
     takers: list[Worker | FileStoreManager]
@@ -304,7 +307,7 @@ def test_one_transfer_goes_from_worker_to_worker_of_every_level(tmp_path: Path, 
 
 @at_each_level
 def test_threads_of_one_manager_take_the_segments_of_one_transfer(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """All of them send all of it; each segment is taken once."""
     parts = [bytes([number]) * 900 for number in range(30)]

@@ -48,6 +48,7 @@ from txstore.errors import (
     RepeatMismatchError,
     SequenceError,
 )
+from txstore.options import Level
 
 IDS = ("A", "\N{SNOWMAN}")
 
@@ -208,7 +209,7 @@ class AnyMix(RuleBasedStateMachine):
 
     # Managers
 
-    def add(self, level: str) -> None:
+    def add(self, level: Level) -> None:
         self.managers.append(
             FileStoreManager(self.folder, durability=level, disk=Booted(f"boot {self.boots}"))
         )
@@ -217,16 +218,16 @@ class AnyMix(RuleBasedStateMachine):
         return self.managers[which % len(self.managers)]
 
     @initialize(level=levels)
-    def begin(self, level: str) -> None:
+    def begin(self, level: Level) -> None:
         self.add(level)
 
     @precondition(lambda self: len(self.managers) < 4)
     @rule(level=levels)
-    def open_another(self, level: str) -> None:
+    def open_another(self, level: Level) -> None:
         self.add(level)
 
     @rule(which=picks, level=levels, end=st.sampled_from(["close", "drop", "leave"]))
-    def restart(self, which: int, level: str, end: str) -> None:
+    def restart(self, which: int, level: Level, end: str) -> None:
         manager = self.managers.pop(which % len(self.managers))
         if end == "close":
             manager.close()
@@ -237,7 +238,7 @@ class AnyMix(RuleBasedStateMachine):
 
     @precondition(lambda self: not self.meddled)
     @rule(level=levels)
-    def reboot(self, level: str) -> None:
+    def reboot(self, level: Level) -> None:
         """All end at once; nothing that the kernel had was lost."""
         for manager in self.managers + self.left_open:
             manager.close()

@@ -34,6 +34,7 @@ from support import (
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import NameRefusedError
+from txstore.options import Level
 from txstore.stored import StoredFiles
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
@@ -556,7 +557,7 @@ def test_a_mount_point_in_between_is_refused(tmp_path: Path, size: int) -> None:
 @at_each_level
 @in_one_and_in_several
 def test_a_file_that_is_mounted_under_the_name_is_refused(
-    tmp_path: Path, level: str, size: int
+    tmp_path: Path, level: Level, size: int
 ) -> None:
     """The kernel replaces no mount point."""
     faults = FaultPlan()
@@ -587,7 +588,7 @@ def modes(folder: str | Path) -> dict[str, str]:
 @in_one_and_in_several
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
 def test_published_files_and_folders_get_the_mode_of_ordinary_ones(
-    manager: OpenStore, level: str, size: int, mask: int, umask: Callable[[int], int]
+    manager: OpenStore, level: Level, size: int, mask: int, umask: Callable[[int], int]
 ) -> None:
     store = manager(level)
     storage = Path(store.storage_dir)
@@ -606,7 +607,7 @@ def test_published_files_and_folders_get_the_mode_of_ordinary_ones(
 @at_each_level
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o077])
 def test_the_stores_own_files_are_the_owners_alone(
-    tmp_path: Path, level: str, mask: int, umask: Callable[[int], int]
+    tmp_path: Path, level: Level, mask: int, umask: Callable[[int], int]
 ) -> None:
     umask(mask)
     check_own_modes(tmp_path, level, 0o600, file="-rw-------", folder="drwx------")
@@ -615,13 +616,13 @@ def test_the_stores_own_files_are_the_owners_alone(
 @at_each_level
 @pytest.mark.parametrize("mask", [0o000, 0o022, 0o027, 0o077])
 def test_mode_lets_a_group_share_the_stores_own_files(
-    tmp_path: Path, level: str, mask: int, umask: Callable[[int], int]
+    tmp_path: Path, level: Level, mask: int, umask: Callable[[int], int]
 ) -> None:
     umask(mask)
     check_own_modes(tmp_path, level, 0o660, file="-rw-rw----", folder="drwxrwx---")
 
 
-def check_own_modes(tmp_path: Path, level: str, mode: int, *, file: str, folder: str) -> None:
+def check_own_modes(tmp_path: Path, level: Level, mode: int, *, file: str, folder: str) -> None:
     storage, working = tmp_path / "storage", tmp_path / "parent" / "working"
     with FileStoreManager(storage, working, durability=level, mode=mode) as store:
         put(store, "stored", SEVERAL)
@@ -681,7 +682,7 @@ def test_members_of_a_group_take_turns_in_one_transfer(shared: Path) -> None:
 
 
 def _die_in_the_last_message(
-    uid: int, storage: str, level: str, call: str, messages: list[Any]
+    uid: int, storage: str, level: Level, call: str, messages: list[Any]
 ) -> None:
     become_user(uid, _GROUP)
     os.umask(0o022)
@@ -699,7 +700,7 @@ def _die_in_the_last_message(
     disk.bury()
 
 
-def _go_on_as_member(uid: int, storage: str, level: str, last: Any) -> None:
+def _go_on_as_member(uid: int, storage: str, level: Level, last: Any) -> None:
     become_user(uid, _GROUP)
     os.umask(0o022)
     with FileStoreManager(storage, mode=0o660, durability=level) as store:
@@ -715,7 +716,7 @@ def _go_on_as_member(uid: int, storage: str, level: str, last: Any) -> None:
 @at_each_level
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead
 def test_a_member_goes_on_where_another_died_in_its_last_message(
-    shared: Path, level: str, call: str
+    shared: Path, level: Level, call: str
 ) -> None:
     """The staging file has a published file's mode by then, which leaves the group no writing."""
     messages = transfer_messages(DATA, SEVERAL)

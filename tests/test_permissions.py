@@ -11,6 +11,7 @@ from crew import last, segment, staging_files
 from support import at_each_level
 
 from txstore import FileStoreManager
+from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 pytestmark = pytest.mark.filterwarnings(  # what a dead manager leaves in memory
@@ -51,7 +52,7 @@ def left(tmp_path: Path, ticks: list[float]) -> Path:
 
 @at_each_level
 def test_an_intent_below_a_folder_that_may_not_be_entered_is_withdrawn(
-    left: Path, level: str
+    left: Path, level: Level
 ) -> None:
     with FileStoreManager(left, durability=level, disk=closed_parent()) as store:
         found = store.status("left")
@@ -66,7 +67,7 @@ def test_an_intent_below_a_folder_that_may_not_be_entered_is_withdrawn(
 
 @at_each_level
 def test_an_intent_below_a_folder_that_may_not_be_entered_can_be_cancelled(
-    left: Path, level: str
+    left: Path, level: Level
 ) -> None:
     with FileStoreManager(left, durability=level, disk=closed_parent()) as store:
         assert store.cancel("left").segments_received == 1

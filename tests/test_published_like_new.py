@@ -18,6 +18,7 @@ from support import LEVELS, NotAllowedHereError, at_each_level
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 USER, OWN, OTHERS, COMMON = 54001, 54001, 54999, 54321
@@ -157,7 +158,7 @@ class WithoutUnnamedFiles(Disk):
 
 
 def _publish(
-    room: Path, count: int, level: str, umask: int, disk: Callable[[], Disk], working: str | None
+    room: Path, count: int, level: Level, umask: int, disk: Callable[[], Disk], working: str | None
 ) -> dict[str, tuple[Found, Found]]:
     """Publish, and make ordinary files and folders beside: what both have."""
     become(umask, [COMMON])
@@ -195,7 +196,7 @@ def test_a_published_file_is_as_an_ordinary_new_one(
     room: Path,
     scene: Callable[[Path], None],
     count: int,
-    level: str,
+    level: Level,
     umask: int,
     working: str | None,
 ) -> None:
@@ -224,7 +225,7 @@ def test_also_where_no_file_is_without_a_name(
 # --- crashes --------------------------------------------------------------------------------------
 
 
-def _die(room: Path, level: str, call: str, path: str) -> None:
+def _die(room: Path, level: Level, call: str, path: str) -> None:
     become(0o022, [COMMON])
     faults = FaultPlan()
     disk = FaultyDisk(faults)
@@ -236,7 +237,7 @@ def _die(room: Path, level: str, call: str, path: str) -> None:
     disk.bury()
 
 
-def _settle(room: Path, level: str) -> tuple[Found, Found]:
+def _settle(room: Path, level: Level) -> tuple[Found, Found]:
     become(0o077, [COMMON])  # of another umask: what the dead worker gave it counts
     with FileStoreManager(room / "storage", room / "working", durability=level) as store:
         message = last("left", 2, b"b", "sub/file", b"a" * 1000 + b"b")
@@ -254,7 +255,7 @@ def _settle(room: Path, level: str) -> tuple[Found, Found]:
 @pytest.mark.parametrize("scene", [_list_with_names, _list_and_group], ids=["list", "copied"])
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_who_carries_out_the_intent_of_a_dead_worker_gets_the_same(
-    room: Path, scene: Callable[[Path], None], level: str
+    room: Path, scene: Callable[[Path], None], level: Level
 ) -> None:
     scene(room)
     apart(_die, room, level, "rename", "/sub/file")
@@ -276,7 +277,7 @@ def test_who_carries_out_the_intent_of_a_dead_worker_gets_the_same(
 )
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_crash_while_it_is_copied_loses_nothing(
-    room: Path, level: str, call: str, path: str
+    room: Path, level: Level, call: str, path: str
 ) -> None:
     """Of a file whose group only an inode made there can have."""
     if level != "segment" and call == "flush":
@@ -287,7 +288,7 @@ def test_a_crash_while_it_is_copied_loses_nothing(
     assert (room / "storage" / "sub" / "file").stat().st_gid == OTHERS
 
 
-def _finish_after(room: Path, level: str) -> None:
+def _finish_after(room: Path, level: Level) -> None:
     become(0o022, [COMMON])
     with FileStoreManager(room / "storage", room / "working", durability=level) as store:
         status = store.status("left")

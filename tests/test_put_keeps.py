@@ -16,6 +16,7 @@ from seam import WatchedDisk
 from support import at_each_level, claim, message
 
 from txstore import FileStoreManager
+from txstore.options import Level
 from txstore.segment import LocalMessage
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
@@ -53,7 +54,7 @@ def kept(path: Path) -> tuple[int, int]:
 @in_one_and_in_several
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o644, 0o664, 0o755, 0o4755], ids=oct)
 def test_mode_and_time_are_kept(
-    source: Path, storage: Path, level: str, size: int, mode: int
+    source: Path, storage: Path, level: Level, size: int, mode: int
 ) -> None:
     os.truncate(source, size)
     source.chmod(mode)
@@ -100,7 +101,7 @@ class Onlooker(WatchedDisk):
 @pytest.mark.parametrize("mode", [0o600, 0o660], ids=oct)
 @pytest.mark.parametrize("working", [False, True], ids=["below the storage", "elsewhere"])
 def test_a_private_file_is_private_at_any_moment(
-    tmp_path: Path, source: Path, level: str, size: int, mode: int, working: bool
+    tmp_path: Path, source: Path, level: Level, size: int, mode: int, working: bool
 ) -> None:
     """Also from a group that shares the store, and whatever the folders' own lists say."""
     storage, apart = tmp_path / "storage", tmp_path / "working"
@@ -146,7 +147,7 @@ def test_a_folders_default_list_takes_permissions_away(
 @at_each_level
 @of_the_dead
 def test_who_carries_out_the_intent_of_a_dead_worker_keeps_mode_and_time(
-    tmp_path: Path, source: Path, level: str
+    tmp_path: Path, source: Path, level: Level
 ) -> None:
     """Also one that makes durable what level ``none`` did not, and writes it anew for that."""
     source.chmod(0o640)

@@ -24,6 +24,7 @@ from txstore.errors import (
     SequenceError,
     StagingDamagedError,
 )
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 4
 levels = pytest.mark.parametrize("level", LEVELS if FULL else ("segment", "none"))
@@ -118,7 +119,7 @@ ACTS = {"moved": move, "copied": copy, "emptied": empty}
 WHOLE = (DATA, DATA * 3)
 
 
-def begun(storage: Path, level: str, **options: Any) -> FileStoreManager:
+def begun(storage: Path, level: Level, **options: Any) -> FileStoreManager:
     """A live manager that has used all of its locks and files."""
     store = FileStoreManager(storage, durability=level, **options)
     store.store_segment(last("old", 1, b"old", "folder/open", b"old"))
@@ -135,7 +136,7 @@ def put_back(path: Path) -> None:
     aside(path).rename(path)
 
 
-def goes_on(storage: Path, level: str) -> None:
+def goes_on(storage: Path, level: Level) -> None:
     """Another manager has what was acknowledged, and finishes it."""
     with FileStoreManager(storage, durability=level) as store:
         found = store.status("open")
@@ -166,7 +167,7 @@ COMBINATIONS = [
 
 @pytest.mark.parametrize(("level", "target", "act"), COMBINATIONS)
 def test_what_is_replaced_under_a_live_manager_is_noticed_before_its_next_answer(
-    tmp_path: Path, level: str, target: str, act: str
+    tmp_path: Path, level: Level, target: str, act: str
 ) -> None:
     find, calls = TARGETS[target]
     for call in calls:
@@ -183,7 +184,7 @@ def test_what_is_replaced_under_a_live_manager_is_noticed_before_its_next_answer
 
 
 @at_each_level
-def test_removed_log_takes_nothing_acknowledged_with_it(tmp_path: Path, level: str) -> None:
+def test_removed_log_takes_nothing_acknowledged_with_it(tmp_path: Path, level: Level) -> None:
     """SQLite has it open still, and copies it into the database when the last one closes."""
     for name in ("journal.db-wal", "journal.db-shm"):
         storage = tmp_path / name
@@ -195,7 +196,9 @@ def test_removed_log_takes_nothing_acknowledged_with_it(tmp_path: Path, level: s
 
 
 @at_each_level
-def test_two_live_managers_after_the_shared_memory_was_removed(tmp_path: Path, level: str) -> None:
+def test_two_live_managers_after_the_shared_memory_was_removed(
+    tmp_path: Path, level: Level
+) -> None:
     """Each would have an index of its own into one log, and write over the other's records."""
     with begun(tmp_path, level) as store:
         remove(tmp_path / ".workdir" / "journal.db-shm")
@@ -212,7 +215,9 @@ def test_two_live_managers_after_the_shared_memory_was_removed(tmp_path: Path, l
 
 
 @at_each_level
-def test_removed_journal_is_never_made_anew_beside_what_it_left(tmp_path: Path, level: str) -> None:
+def test_removed_journal_is_never_made_anew_beside_what_it_left(
+    tmp_path: Path, level: Level
+) -> None:
     journal = tmp_path / ".workdir" / "journal.db"
     with begun(tmp_path, level) as store:
         remove(journal)
@@ -229,7 +234,7 @@ def test_removed_journal_is_never_made_anew_beside_what_it_left(tmp_path: Path, 
 @pytest.mark.parametrize("name", ["journal", f"transfer-{stripe('open')}"])
 @at_each_level
 def test_removed_lock_file_is_made_anew_after_it_was_noticed(
-    tmp_path: Path, level: str, name: str
+    tmp_path: Path, level: Level, name: str
 ) -> None:
     with begun(tmp_path, level) as store:
         remove(tmp_path / ".workdir" / "locks" / name)
@@ -243,7 +248,7 @@ def test_removed_lock_file_is_made_anew_after_it_was_noticed(
 
 @at_each_level
 def test_lock_folder_that_was_replaced_does_not_make_two_of_each_lock(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """Who opened it before and who opened it after would exclude each other no more."""
     with begun(tmp_path, level) as store:
@@ -258,7 +263,7 @@ def test_lock_folder_that_was_replaced_does_not_make_two_of_each_lock(
 
 
 @at_each_level
-def test_removed_staging_file_costs_its_own_transfer_only(tmp_path: Path, level: str) -> None:
+def test_removed_staging_file_costs_its_own_transfer_only(tmp_path: Path, level: Level) -> None:
     with begun(tmp_path, level) as store:
         lost = staged(tmp_path)
         store.store_segment(segment("other", 1, DATA))
@@ -279,7 +284,7 @@ def test_removed_staging_file_costs_its_own_transfer_only(tmp_path: Path, level:
 
 @at_each_level
 def test_copy_in_the_place_of_a_staging_file_is_verified_and_built_on(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """As after a restored backup: the row's own hash says whether it has the right bytes."""
     with begun(tmp_path, level) as store:
@@ -297,7 +302,7 @@ def test_copy_in_the_place_of_a_staging_file_is_verified_and_built_on(
 
 @at_each_level
 def test_other_bytes_in_the_place_of_a_staging_file_are_never_published(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     with begun(tmp_path, level) as store:
         path = staged(tmp_path)
@@ -312,7 +317,7 @@ def test_other_bytes_in_the_place_of_a_staging_file_are_never_published(
 @pytest.mark.parametrize("act", ACTS)
 @at_each_level
 def test_file_is_not_stored_in_a_storage_dir_that_was_replaced(
-    tmp_path: Path, level: str, act: str
+    tmp_path: Path, level: Level, act: str
 ) -> None:
     storage = tmp_path / "storage"
     with begun(storage, level, working_dir=tmp_path / "working") as store:
@@ -361,7 +366,7 @@ MIDDLE = {
 )
 @levels
 def test_what_goes_in_the_middle_of_a_call_is_noticed_before_its_answer(
-    tmp_path: Path, level: str, target: str
+    tmp_path: Path, level: Level, target: str
 ) -> None:
     find, calls = TARGETS[target]
     for call in MIDDLE:
@@ -383,7 +388,7 @@ def test_what_goes_in_the_middle_of_a_call_is_noticed_before_its_answer(
 
 @levels
 def test_staging_file_that_goes_while_it_is_used_is_noticed_before_the_answer(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     for call in ("next segment", "first segment", "repeat"):
         storage = tmp_path / call

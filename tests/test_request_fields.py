@@ -34,6 +34,7 @@ from txstore.errors import (
     SequenceError,
     TxStoreError,
 )
+from txstore.options import Level
 
 DATA = b"first--second--third"
 PARTS = (b"first--", b"second--", b"third")
@@ -362,7 +363,7 @@ def test_an_error_for_a_message_without_an_id_names_none(store: FileStoreManager
     [(1, SequenceError), (2, RepeatMismatchError), (4, SequenceError), (99, SequenceError)],
 )
 def test_a_number_out_of_turn_is_told_which_one_is_next(
-    manager: OpenStore, level: str, number: int, kind: type[SequenceError], result: Any
+    manager: OpenStore, level: Level, number: int, kind: type[SequenceError], result: Any
 ) -> None:
     store = begin(manager(level))
     error = refused(store, last(segment_number=str(number), result=result))
@@ -377,7 +378,7 @@ def test_a_number_out_of_turn_is_told_which_one_is_next(
 @at_each_level
 @pytest.mark.parametrize("result", [ABSENT, "store"], ids=["plain", "store"])
 def test_a_later_segment_of_an_unknown_id_is_told_to_start(
-    manager: OpenStore, level: str, result: Any
+    manager: OpenStore, level: Level, result: Any
 ) -> None:
     store = begin(manager(level))
     for file_id in ("unknown", "OPEN"):
@@ -391,7 +392,7 @@ def test_a_later_segment_of_an_unknown_id_is_told_to_start(
 
 
 @at_each_level
-def test_a_corrected_last_message_is_taken(manager: OpenStore, level: str) -> None:
+def test_a_corrected_last_message_is_taken(manager: OpenStore, level: Level) -> None:
     store = begin(manager(level))
     refused(store, last(name="folder"))
     refused(store, last(name="folder/stored/file"))

@@ -27,6 +27,7 @@ from support import (
 
 from txstore import FileStoreManager, FileStoreResultProp
 from txstore.errors import FileMismatchError, SequenceError
+from txstore.options import Level
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 DATA = random.Random("request table").randbytes(10_000)
@@ -133,7 +134,7 @@ def test_without_an_id_the_store_assigns_one(store: FileStoreManager, absent: An
 
 
 @at_each_level
-def test_an_id_is_free_again_after_store_and_after_cancel(manager: OpenStore, level: str) -> None:
+def test_an_id_is_free_again_after_store_and_after_cancel(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     for turn in range(3):
         data = DATA[turn:]
@@ -193,7 +194,7 @@ def test_a_payload_may_be_used_again_after_the_answer(store: FileStoreManager) -
 
 @at_each_level
 @pytest.mark.parametrize("empty", [b"", None, bytearray()], ids=repr)
-def test_an_empty_segment_counts(manager: OpenStore, level: str, empty: Any) -> None:
+def test_an_empty_segment_counts(manager: OpenStore, level: Level, empty: Any) -> None:
     store = manager(level)
     for number, payload in enumerate((empty, b"ab", empty, empty, b"c"), 1):
         answer = store.store_segment(message(payload, file_id="holes", segment_number=str(number)))
@@ -208,7 +209,7 @@ def test_an_empty_segment_counts(manager: OpenStore, level: str, empty: Any) -> 
 @at_each_level
 @pytest.mark.parametrize("segments", [1, 2, 3])
 def test_an_empty_file_is_stored_and_its_hash_checked(
-    manager: OpenStore, level: str, segments: int
+    manager: OpenStore, level: Level, segments: int
 ) -> None:
     store = manager(level)
 
@@ -277,7 +278,7 @@ def test_unknown_fields_are_ignored_on_every_message(store: FileStoreManager) ->
 @at_each_level
 @pytest.mark.parametrize("size", [500, 5000, 9999, 10_000])
 def test_a_file_in_any_number_of_real_messages_is_stored_whole(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     store, other = manager(level), manager("none")
     for number, one in enumerate(transfer_messages(DATA, size), 1):
@@ -295,7 +296,7 @@ def test_a_file_in_any_number_of_real_messages_is_stored_whole(
 
 @at_each_level
 @pytest.mark.parametrize("given", [{}, {"file_id": "mine"}], ids=["no id", "id"])
-def test_one_call_stores_a_file(manager: OpenStore, level: str, given: dict[str, str]) -> None:
+def test_one_call_stores_a_file(manager: OpenStore, level: Level, given: dict[str, str]) -> None:
     store = manager(level)
     answer = store.store_segment(request(b"all", segment_number="1", **given, **claim(b"all")))
     assert answer.to_dict() == {
@@ -341,7 +342,7 @@ def test_size_and_hash_may_be_spelled_otherwise(store: FileStoreManager, spellin
     ids=["less", "none", "huge", "hash", "both", "without the last segment"],
 )
 def test_a_last_message_that_does_not_match_ends_the_transfer(
-    manager: OpenStore, level: str, size: int, wrong: dict[str, str]
+    manager: OpenStore, level: Level, size: int, wrong: dict[str, str]
 ) -> None:
     store = manager(level)
     send(store, transfer_messages(b"bystander", 5, name="other", file_id="other")[:1])
@@ -373,7 +374,7 @@ def test_a_last_message_that_does_not_match_ends_the_transfer(
 
 
 @at_each_level
-def test_cancel_drops_an_unfinished_transfer(manager: OpenStore, level: str) -> None:
+def test_cancel_drops_an_unfinished_transfer(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     send(store, transfer_messages(DATA, 4000, file_id="bystander")[:1])
     send(store, transfer_messages(DATA, 4000)[:2])
@@ -387,7 +388,7 @@ def test_cancel_drops_an_unfinished_transfer(manager: OpenStore, level: str) -> 
 
 
 @at_each_level
-def test_cancel_of_an_unknown_id_creates_nothing(manager: OpenStore, level: str) -> None:
+def test_cancel_of_an_unknown_id_creates_nothing(manager: OpenStore, level: Level) -> None:
     store = manager(level)
     send(store, transfer_messages(DATA, 4000)[:2])
     before = everything(store)
@@ -405,7 +406,7 @@ def test_cancel_of_an_unknown_id_creates_nothing(manager: OpenStore, level: str)
 @at_each_level
 @pytest.mark.parametrize("size", [10_000, 4000], ids=["one segment", "three segments"])
 def test_cancel_of_a_finished_transfer_leaves_file_and_record(
-    manager: OpenStore, level: str, size: int
+    manager: OpenStore, level: Level, size: int
 ) -> None:
     store = manager(level)
     messages = transfer_messages(DATA, size)
@@ -436,7 +437,7 @@ def test_cancel_without_an_id_answers_a_fresh_one(store: FileStoreManager, absen
 @pytest.mark.parametrize("first", [4000, 10_000], ids=["three segments", "one segment"])
 @pytest.mark.parametrize("second", [4000, 10_000], ids=["three segments", "one segment"])
 def test_of_two_files_under_one_name_the_last_acknowledged_stays(
-    manager: OpenStore, level: str, first: int, second: int
+    manager: OpenStore, level: Level, first: int, second: int
 ) -> None:
     *begun, end = transfer_messages(DATA, first, name="a/name", file_id="first")
     others = transfer_messages(DATA[::-1], second, name="a//./name", file_id="second")

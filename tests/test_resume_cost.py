@@ -15,6 +15,7 @@ from support import FULL, at_each_level
 
 from txstore import FileStoreManager
 from txstore.digest import BACKEND
+from txstore.options import Level
 
 needs_saved_hash = pytest.mark.skipif(
     BACKEND != "openssl", reason="without OpenSSL the hash cannot be saved, and is made anew"
@@ -55,7 +56,7 @@ def strace() -> str:
     return found
 
 
-def receive(storage: Path, size: int, level: str) -> None:
+def receive(storage: Path, size: int, level: Level) -> None:
     """Receive so many bytes, in a process that then ends without closing anything."""
     store = FileStoreManager(storage, durability=level)
     for number in range(1, SEGMENTS + 1):
@@ -64,7 +65,7 @@ def receive(storage: Path, size: int, level: str) -> None:
     assert found.bytes_received == size
 
 
-def trace(strace: str, storage: Path, level: str, output: Path) -> list[str]:
+def trace(strace: str, storage: Path, level: Level, output: Path) -> list[str]:
     """The system calls of a process of its own from opening the store to the first answer."""
     command = [sys.executable, "-c", TAKE_UP, str(storage), level]
     # Else the order of sets, and with it Python's own calls, differs from run to run.
@@ -91,7 +92,7 @@ def names_of(calls: list[str]) -> list[str]:
 @needs_saved_hash
 @pytest.mark.parametrize("level", ["none", "segment"] if FULL else ["none"])
 def test_taking_up_290_megabytes_costs_what_3_megabytes_cost(
-    tmp_path: Path, strace: str, level: str
+    tmp_path: Path, strace: str, level: Level
 ) -> None:
     calls = {}
     for size in (3, 290):
@@ -108,7 +109,7 @@ def test_taking_up_290_megabytes_costs_what_3_megabytes_cost(
 @needs_saved_hash
 @at_each_level
 def test_no_staged_byte_is_read_but_what_may_not_be_flushed(
-    tmp_path: Path, strace: str, level: str
+    tmp_path: Path, strace: str, level: Level
 ) -> None:
     """Taken up at the level at which it was received.  At level "segment" the worker before may
     have died in the flush of its last segment: that one is read, and written anew."""

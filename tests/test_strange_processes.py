@@ -21,6 +21,7 @@ from support import at_each_level
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError, TxStoreError
+from txstore.options import Level
 
 DATA = bytes(range(256)) * 8
 
@@ -59,7 +60,7 @@ def sqlite_locks(storage: Path) -> set[int]:
 # --- forks in C ----------------------------------------------------------------------------------
 
 
-def child_goes_on(storage: Path, level: str, library: str) -> None:
+def child_goes_on(storage: Path, level: Level, library: str) -> None:
     store = FileStoreManager(storage, durability=level)
     one, two, three = cut(DATA, 3, file_id="one", name="one")
     store.store_segment(one)
@@ -83,11 +84,11 @@ def child_goes_on(storage: Path, level: str, library: str) -> None:
 
 @pytest.mark.parametrize("library", LIBRARIES)
 @at_each_level
-def test_a_child_that_c_forked_goes_on(tmp_path: Path, level: str, library: str) -> None:
+def test_a_child_that_c_forked_goes_on(tmp_path: Path, level: Level, library: str) -> None:
     apart(child_goes_on, tmp_path, level, library)
 
 
-def parent_closes(storage: Path, level: str) -> None:
+def parent_closes(storage: Path, level: Level) -> None:
     """And with it goes the log, unless SQLite knows of the child's connection."""
     store = FileStoreManager(storage, durability=level)
     store.store_segment(segment("one", 1, b"x"))
@@ -124,7 +125,7 @@ def parent_closes(storage: Path, level: str) -> None:
 
 @at_each_level
 def test_a_parent_that_closes_takes_nothing_from_a_child_that_c_forked(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     apart(parent_closes, tmp_path, level)
 
@@ -219,7 +220,7 @@ def test_a_c_fork_while_a_thread_is_in_sqlite_is_told_from_one_that_is_not(
 # --- closed descriptors --------------------------------------------------------------------------
 
 
-def closed_all(storage: Path, level: str, used: bool, reused: bool) -> None:
+def closed_all(storage: Path, level: Level, used: bool, reused: bool) -> None:
     store = FileStoreManager(storage, durability=level)
     one, two, three = cut(DATA, 3, file_id="one", name="one")
     if used:
@@ -263,7 +264,7 @@ def _is_pipe(fd: int) -> bool:
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used"])
 @at_each_level
 def test_a_manager_whose_descriptors_were_all_closed_opens_anew(
-    tmp_path: Path, level: str, used: bool, reused: bool
+    tmp_path: Path, level: Level, used: bool, reused: bool
 ) -> None:
     apart(closed_all, tmp_path / "storage", level, used, reused)
 

@@ -13,6 +13,7 @@ from support import at_each_level, claim, message, published, send, staged, tran
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
+from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"first second third"
@@ -37,7 +38,7 @@ class TakingDisk(Disk):
 
 @at_each_level
 def test_a_file_that_is_taken_away_as_soon_as_it_appears_is_answered(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     disk = TakingDisk()
     *begun, last = transfer_messages(DATA, SEVERAL, name="in/file")
@@ -59,7 +60,7 @@ def test_a_file_that_is_taken_away_as_soon_as_it_appears_is_answered(
 
 @at_each_level
 def test_a_file_of_one_segment_is_stored_again_as_often_as_it_is_gone(
-    tmp_path: Path, level: str
+    tmp_path: Path, level: Level
 ) -> None:
     """Of its several records only the latest tells whether the file is as it was published."""
     one = message(DATA, file_id="one", segment_number="1", **claim(DATA, "file"))

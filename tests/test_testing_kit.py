@@ -24,6 +24,7 @@ from users import run_pytest
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import OptionError, RequestError
+from txstore.options import Level
 from txstore.testing import (
     Answer,
     Claims,
@@ -230,7 +231,7 @@ def hold(contract: type[StoreContract], many: int) -> None:
 
 
 @at_each_level
-def test_the_contract_holds_for_txstore(level: str) -> None:
+def test_the_contract_holds_for_txstore(level: Level) -> None:
     def open_store(setup: Setup) -> FileStoreManager:
         return FileStoreManager(setup.storage_dir, durability=level, disk=setup.disk)
 

@@ -17,6 +17,7 @@ from support import NotAllowedHereError, at_each_level
 
 from txstore import FileStoreManager
 from txstore.errors import TxStoreError
+from txstore.options import Level
 
 GROUP, ALICE, BOB = 54321, 54001, 54002
 ONE_AND_SEVERAL = pytest.mark.parametrize("count", [1, 3], ids=["one", "several"])
@@ -54,7 +55,7 @@ def opened(shared: Path, **options: object) -> FileStoreManager:
     return FileStoreManager(shared / "storage", shared / "working", **options)  # type: ignore[arg-type]
 
 
-def _begin(user: int, shared: Path, umask: int, level: str) -> None:
+def _begin(user: int, shared: Path, umask: int, level: Level) -> None:
     become(user, umask)
     with opened(shared, durability=level) as store:
         for file_id in ("next", "end", "drop", "old", "look"):
@@ -64,7 +65,7 @@ def _begin(user: int, shared: Path, umask: int, level: str) -> None:
         os._exit(0)
 
 
-def _go_on(user: int, shared: Path, level: str) -> None:
+def _go_on(user: int, shared: Path, level: Level) -> None:
     become(user)
     data = b"a" * 100_000 + b"b"
     with opened(shared, durability=level) as store:
@@ -91,7 +92,7 @@ def _ended(function: object, *args: object) -> None:
 
 @at_each_level
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077], ids=oct)
-def test_the_second_user_goes_on_with_everything(shared: Path, level: str, umask: int) -> None:
+def test_the_second_user_goes_on_with_everything(shared: Path, level: Level, umask: int) -> None:
     _ended(_begin, ALICE, shared, umask, level)
     apart(_go_on, BOB, shared, level)
 
@@ -170,7 +171,7 @@ def test_who_opens_a_shared_store_without_mode_takes_nothing_from_the_group(shar
 # What the second user can replace
 
 
-def _put(user: int, shared: Path, umask: int, name: str, count: int, level: str) -> str:
+def _put(user: int, shared: Path, umask: int, name: str, count: int, level: Level) -> str:
     become(user, umask)
     data = bytes([user % 256]) * 10
     with opened(shared, durability=level) as store:
@@ -192,7 +193,9 @@ def _put(user: int, shared: Path, umask: int, name: str, count: int, level: str)
 @at_each_level
 @ONE_AND_SEVERAL
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077], ids=oct)
-def test_what_the_second_user_can_replace(shared: Path, level: str, count: int, umask: int) -> None:
+def test_what_the_second_user_can_replace(
+    shared: Path, level: Level, count: int, umask: int
+) -> None:
     """A file in the storage dir itself always; one in a folder that the other user's worker made
     only where the umask left the group the right to write there."""
     for name in ("file", "sub/file"):
@@ -206,7 +209,7 @@ def test_what_the_second_user_can_replace(shared: Path, level: str, count: int, 
     assert (storage / "sub" / "file").read_bytes() == bytes([kept % 256]) * 10
 
 
-def _repeat(user: int, shared: Path, count: int, level: str) -> None:
+def _repeat(user: int, shared: Path, count: int, level: Level) -> None:
     become(user)
     data = bytes([ALICE % 256]) * 10
     with opened(shared, durability=level) as store:

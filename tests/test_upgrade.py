@@ -26,6 +26,7 @@ from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, SequenceError
 from txstore.journal import schema
 from txstore.journal.upgrade import migrations_folder
+from txstore.options import Level
 
 KEPT = Path(__file__).parent / "data" / "journal-0001.db"
 HALF = first.OPEN_DATA[: 2 * first.OPEN_SEGMENT]
@@ -103,7 +104,7 @@ class ReadingDisk(WatchedDisk):
 
 @at_each_level
 def test_transfer_of_the_first_version_is_found_verified_and_finished(
-    storage: Path, level: str
+    storage: Path, level: Level
 ) -> None:
     disk = ReadingDisk()
     with FileStoreManager(storage, durability=level, disk=disk) as store:
@@ -121,7 +122,7 @@ def test_transfer_of_the_first_version_is_found_verified_and_finished(
 
 
 @at_each_level
-def test_last_segment_of_the_first_version_is_answered_again(storage: Path, level: str) -> None:
+def test_last_segment_of_the_first_version_is_answered_again(storage: Path, level: Level) -> None:
     with FileStoreManager(storage, durability=level) as store:
         message = segment(first.OPEN, 2, HALF[first.OPEN_SEGMENT :])
         assert store.store_segment(message).segments_received == 2
@@ -131,7 +132,7 @@ def test_last_segment_of_the_first_version_is_answered_again(storage: Path, leve
 @pytest.mark.parametrize("damage", ["changed", "cut", "gone"])
 @at_each_level
 def test_transfer_whose_bytes_do_not_verify_is_dropped(
-    storage: Path, level: str, damage: str
+    storage: Path, level: Level, damage: str
 ) -> None:
     staged = storage / ".workdir" / "staging" / first.OPEN_STAGING
     if damage == "changed":
@@ -153,7 +154,7 @@ def test_transfer_whose_bytes_do_not_verify_is_dropped(
 
 
 @at_each_level
-def test_publish_that_the_first_version_left_is_carried_out(storage: Path, level: str) -> None:
+def test_publish_that_the_first_version_left_is_carried_out(storage: Path, level: Level) -> None:
     with FileStoreManager(storage, durability=level):
         assert visible(storage)["folder/left"] == first.LEFT_DATA
 
@@ -171,7 +172,7 @@ def test_publish_whose_bytes_do_not_verify_is_not_carried_out(storage: Path) -> 
 
 
 @at_each_level
-def test_last_message_of_the_first_version_is_answered_again(storage: Path, level: str) -> None:
+def test_last_message_of_the_first_version_is_answered_again(storage: Path, level: Level) -> None:
     found = os.stat(storage / "done")
     with closing(sqlite3.connect(journal_of(storage))) as connection, connection:
         connection.execute(

@@ -20,6 +20,7 @@ from crew import visible, wait_for
 from support import at_each_level
 
 from txstore import FileStoreManager
+from txstore.options import Level
 
 UWSGI = shutil.which("uwsgi", path=os.path.dirname(sys.executable))
 WORKERS, SENDERS, SEGMENTS = 4, 8, 12
@@ -64,7 +65,7 @@ class Connection(http.client.HTTPConnection):
 
 
 @contextmanager
-def served(folder: Path, level: str, used: bool) -> Iterator[Path]:
+def served(folder: Path, level: Level, used: bool) -> Iterator[Path]:
     """The socket of a uWSGI whose module made a manager before it forked its workers."""
     (folder / "application.py").write_text(APPLICATION)
     listening = folder / "socket"
@@ -121,7 +122,7 @@ def send(listening: Path, name: str) -> set[str]:
 @pytest.mark.parametrize("used", [False, True], ids=["unused", "used before the fork"])
 @at_each_level
 def test_workers_that_were_forked_after_the_manager_was_made_lose_nothing(
-    tmp_path: Path, level: str, used: bool
+    tmp_path: Path, level: Level, used: bool
 ) -> None:
     names = [f"file{number}" for number in range(SENDERS)]
     with served(tmp_path, level, used) as listening, ThreadPoolExecutor(SENDERS) as senders:

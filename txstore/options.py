@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from enum import Enum
+from typing import Literal
 
 from txstore.errors import OptionError
+
+#: What an application calls a level.
+Level = Literal["segment", "file", "none"]
 
 
 class Durability(Enum):

@@ -19,7 +19,7 @@ from txstore.engine import Engine, Options
 from txstore.errors import LockTimeoutError, StoreClosedError
 from txstore.limits import Limits
 from txstore.locks import Deadline
-from txstore.options import Durability, file_mode, seconds
+from txstore.options import Durability, Level, file_mode, seconds
 from txstore.paths import NameRules
 from txstore.result import FileStoreSegmentResult
 from txstore.segment import Message, SegmentRequest, parse, require_file_id
@@ -76,7 +76,7 @@ class FileStoreManager:
         storage_dir: str | os.PathLike[str],
         working_dir: str | os.PathLike[str] | None = None,
         *,
-        durability: str = "segment",
+        durability: Level = "segment",
         expire_after: float = 7 * DAY,
         keep_completed: float = DAY,
         lock_timeout: float = 30.0,

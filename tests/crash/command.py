@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from crash import mutants
 from crash.errors import CRASHES, Injection, inject, inject_some, sampled
@@ -20,6 +20,7 @@ from crash.kills import kill_some
 from crash.search import LEVELS, Run, Search, Tally
 from crash.workloads import BY_NAME, WORKLOADS
 from crash.world import Folders
+from txstore.options import Level
 
 #: Runs in which calls fail.
 FAULTY = [f"{name}/{level}" for name in ("all sorts", "other file system") for level in LEVELS]
@@ -41,7 +42,7 @@ def runs() -> list[Run]:
 
 def run_of(name: str) -> Run:
     workload, _, level = name.rpartition("/")
-    return Run(BY_NAME[workload], level)
+    return Run(BY_NAME[workload], cast(Level, level))
 
 
 def replay_command(label: str) -> str:

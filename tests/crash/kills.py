@@ -19,6 +19,7 @@ from typing import Any
 from crash.steps import Upload, message, upload
 from crash.world import Folders
 from txstore import FileStoreManager
+from txstore.options import Level
 from txstore.testing.faults import FaultPlan
 from txstore.testing.faulty import FaultyDisk
 
@@ -42,7 +43,7 @@ class _Killing(FaultPlan):
         return struck
 
 
-def _work(pipe: Connection, storage: str, level: str, kill_at: int) -> None:
+def _work(pipe: Connection, storage: str, level: Level, kill_at: int) -> None:
     """A worker's life: open, answer, die."""
     try:
         manager = FileStoreManager(
@@ -61,7 +62,7 @@ def _work(pipe: Connection, storage: str, level: str, kill_at: int) -> None:
 
 
 class _Worker:
-    def __init__(self, storage: str, level: str, kill_at: int) -> None:
+    def __init__(self, storage: str, level: Level, kill_at: int) -> None:
         self.pipe, theirs = _FORK.Pipe()
         self.process = _FORK.Process(target=_work, args=(theirs, storage, level, kill_at))
         self.process.start()
@@ -77,7 +78,7 @@ class Kills:
     :ivar acked: id of an upload -> segments acknowledged
     """
 
-    def __init__(self, storage: str, level: str, seed: str, workers: int = 3) -> None:
+    def __init__(self, storage: str, level: Level, seed: str, workers: int = 3) -> None:
         self.storage, self.level = storage, level
         self.picker = random.Random(seed)
         self.kills = 0
@@ -201,7 +202,7 @@ def is_sound(journal: str) -> bool:
     return bool(verdict == "ok")
 
 
-def kill_some(level: str, kills: int) -> tuple[int, int]:
+def kill_some(level: Level, kills: int) -> tuple[int, int]:
     """Kill so many workers of a store.
 
     :return: how many were killed, and how many files were stored

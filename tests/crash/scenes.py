@@ -10,6 +10,7 @@ from crash.steps import Event, History, Send, Session, Upload
 from crash.workloads import Workload
 from crash.world import Clock, Folders, fixed
 from txstore.errors import SequenceError
+from txstore.options import Level
 from txstore.testing import operations as ops
 from txstore.testing.disk import SimulatedDisk
 from txstore.testing.faults import FaultPlan, SimulatedCrash
@@ -19,7 +20,7 @@ from txstore.testing.powerloss import Platter
 @contextmanager
 def scene(
     name: str,
-    level: str = "segment",
+    level: Level = "segment",
     *,
     faults: FaultPlan | None = None,
     after: tuple[Platter, History] | None = None,
@@ -86,7 +87,7 @@ def check_crashes(
         folders.close()
 
 
-def run_of(name: str, level: str, *uploads: Upload, mixed: bool = False) -> Run:
+def run_of(name: str, level: Level, *uploads: Upload, mixed: bool = False) -> Run:
     """A run in which these uploads may come to their ends."""
     return Run(Workload(name, tuple(Send(one, 1) for one in uploads), mixed=mixed), level)
 

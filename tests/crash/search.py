@@ -27,12 +27,13 @@ from crash.steps import Crash, Event, History, Open, Session
 from crash.workloads import Workload
 from crash.world import Clock, Folders, fixed
 from txstore.errors import TxStoreError
+from txstore.options import Level
 from txstore.testing import operations as ops
 from txstore.testing.disk import SimulatedDisk
 from txstore.testing.losses import losses
 from txstore.testing.powerloss import Platter, Tree
 
-LEVELS = ("segment", "file", "none")
+LEVELS: tuple[Level, ...] = ("segment", "file", "none")
 
 #: What a complete search must have seen at least: states, the share of them that a kill cannot
 #: leave, and states of each class.
@@ -49,7 +50,7 @@ class Run(NamedTuple):
     """A workload at a level."""
 
     workload: Workload
-    level: str
+    level: Level
 
     @property
     def name(self) -> str:
@@ -195,7 +196,7 @@ class Search:
         self.tally = Tally()
         self._seen: set[bytes] = set()
 
-    def level_after(self, state: State) -> str:
+    def level_after(self, state: State) -> Level:
         """Level of whoever recovers: the run's own, or with mixed levels any."""
         if not self.run.workload.mixed:
             return self.run.level

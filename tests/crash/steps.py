@@ -10,6 +10,7 @@ from typing import NamedTuple, Union
 from crash.world import Clock
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
+from txstore.options import Level
 from txstore.testing.disk import SimulatedDisk
 
 
@@ -58,7 +59,7 @@ def message(what: Upload, number: int, payload: bytes | None = None) -> Message:
 
 class Open(NamedTuple):
     actor: int = 0
-    level: str | None = None
+    level: Level | None = None
     """``None``: the level of the run."""
 
 
@@ -98,7 +99,7 @@ class Event(NamedTuple):
     """In the history: a step was begun, or it was acknowledged."""
 
     step: Step
-    level: str
+    level: Level
     acked: bool
     at: float
 
@@ -114,14 +115,20 @@ class Session:
     """
 
     def __init__(
-        self, root: str, disk: Disk, clock: Clock, level: str, history: History, working: str | None
+        self,
+        root: str,
+        disk: Disk,
+        clock: Clock,
+        level: Level,
+        history: History,
+        working: str | None,
     ) -> None:
         self.root, self.disk, self.clock, self.level = root, disk, clock, level
         self.history = history
         self.short = False
         self.storage = os.path.join(root, "storage")
         self._working = os.path.join(root, working) if working else None
-        self._managers: dict[int, tuple[FileStoreManager, str]] = {}
+        self._managers: dict[int, tuple[FileStoreManager, Level]] = {}
 
     def manager(self, actor: int = 0) -> FileStoreManager:
         return self._managers[actor][0]

@@ -12,13 +12,14 @@ from counted import COUNTED
 
 from crash.kills import kill_some
 from crash.search import LEVELS
+from txstore.options import Level
 
 KILLS = 40
 
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_others_go_on_where_killed_workers_stopped(
-    level: str, record_property: Callable[[str, object], None]
+    level: Level, record_property: Callable[[str, object], None]
 ) -> None:
     killed, stored = kill_some(level, KILLS)
     record_property(COUNTED, {"workers killed": killed, "files stored by others": stored})

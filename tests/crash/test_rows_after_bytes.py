@@ -13,6 +13,7 @@ from crash.scenes import acks, check_crashes, run_of, scene
 from crash.steps import Cancel, Crash, History, Open, Send, Upload, message
 from crash.workloads import FOUR, HOLLOW, TWIN
 from txstore import FileStoreManager, digest
+from txstore.options import Level
 from txstore.testing.faults import FaultPlan, SimulatedCrash
 from txstore.testing.faulty import FaultyDisk
 from txstore.testing.powerloss import Platter
@@ -28,7 +29,7 @@ def segments(store: FileStoreManager, one: Upload) -> int:
 
 @pytest.mark.parametrize("level", ["segment", "file"])
 def test_without_openssl_nothing_is_recorded_that_cannot_be_verified(
-    level: str, monkeypatch: pytest.MonkeyPatch
+    level: Level, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(digest, "_openssl", None)
     run = run_of("plain", level, FOUR)

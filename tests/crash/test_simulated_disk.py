@@ -12,6 +12,7 @@ from crash.steps import Session
 from crash.workloads import ALL_SORTS, BY_NAME
 from crash.world import Clock, Folders, fixed
 from txstore.disk import Disk
+from txstore.options import Level
 from txstore.testing.disk import SimulatedDisk
 
 #: Facts of the machine, which no fault and no crash changes.
@@ -24,7 +25,7 @@ def test_no_call_goes_past_it() -> None:
 
 
 @pytest.mark.parametrize("level", ["segment", "file", "none"])
-def test_what_it_recorded_is_what_is_there(level: str) -> None:
+def test_what_it_recorded_is_what_is_there(level: Level) -> None:
     folders, clock = Folders(), Clock()
     try:
         with folders.one() as root, fixed("as it is", clock):

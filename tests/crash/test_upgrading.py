@@ -15,6 +15,7 @@ from crash.oracle import broken
 from crash.search import State, states
 from crash.world import Clock, Folders, fixed
 from txstore import FileStoreManager
+from txstore.options import Level
 from txstore.testing.disk import SimulatedDisk
 from txstore.testing.powerloss import Platter
 
@@ -60,7 +61,7 @@ def check(state: State, folders: Folders) -> None:
 
 
 @pytest.mark.parametrize("level", ["segment", "none"])
-def test_an_upgrade_that_is_cut_off_costs_nothing(level: str) -> None:
+def test_an_upgrade_that_is_cut_off_costs_nothing(level: Level) -> None:
     """What the older version promised holds, whoever goes on."""
     folders, picker = Folders(), random.Random("upgrade")
     try:

@@ -28,6 +28,7 @@ from txstore.dxl import commands as fabric
 from txstore.dxl.protocol import STORE_TOPIC
 from txstore.errors import LockTimeoutError, StagingDamagedError
 from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
+from txstore.options import Level
 
 if TYPE_CHECKING:
     from txstore.cli.put import Event
@@ -88,7 +89,7 @@ def put(
     working_dir: str | None,
     name: str | None,
     segment_size: int,
-    durability: str,
+    durability: Level,
     quiet: bool,
 ) -> None:
     """Store each FILE; run the same command again after an interruption to go on.

@@ -12,10 +12,11 @@ from collections.abc import Callable
 from configparser import ConfigParser
 from configparser import Error as ConfigSyntaxError
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 from txstore.dxl.errors import ConfigError
 from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
+from txstore.options import Level
 from txstore.sizes import parse_duration, parse_size
 
 SERVICE_CONFIG = "dxlfiletransferservice.config"
@@ -55,7 +56,7 @@ class ServiceConfig:
     storage_dir: str
     working_dir: str | None = None
     topics: Topics = field(default_factory=Topics)
-    durability: str = "segment"
+    durability: Level = "segment"
     expire_after: float = 7 * 86400
     keep_completed: float = 86400
     lock_timeout: float = 30.0
@@ -170,10 +171,11 @@ class _Options:
         )
 
 
-def _level(text: str) -> str:
-    if text not in ("segment", "file", "none"):
-        raise ValueError(f"should be segment, file or none, but is {text!r}")
-    return text
+def _level(text: str) -> Level:
+    for level in get_args(Level):
+        if text == level:
+            return cast(Level, level)
+    raise ValueError(f"should be segment, file or none, but is {text!r}")
 
 
 def _positive(text: str) -> int:
