@@ -244,6 +244,9 @@ class Engine:
                 return self._last(row, staged, request, request.store, at, deadline)
             if request.number == row.segments + 1:
                 self._limits.check(request, row.offset)
+                if request.path != staged.checked_path:
+                    self._publisher.check_early(request)
+                    staged.checked_path = request.path
                 self._appender.append(row, staged, request, at, deadline)
             elif request.number == row.segments:
                 self._appender.repeat(row, staged, request, at, deadline)
@@ -261,6 +264,7 @@ class Engine:
             raise request.out_of_turn(0)
         self._limits.check(request, 0)
         if request.store is None:
+            self._publisher.check_early(request)
             self._appender.begin(request, lock, at, deadline)
             return FileStoreSegmentResult(request.file_id, 1)
         claim, sha256 = request.store, hashlib.sha256(request.payload).digest()

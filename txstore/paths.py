@@ -257,6 +257,15 @@ class Places:
             yield parents
 
     @contextmanager
+    def existing(self, place: Place, *, name: str, file_id: str | None) -> Iterator[Parents]:
+        """Open the folders down to a canonical place as far as they exist, making none.
+
+        :raises NameRefusedError: one is no folder any more
+        """
+        with self._walk(place, create=False, name=name, file_id=file_id) as parents:
+            yield parents
+
+    @contextmanager
     def _walk(
         self, place: Place, *, create: bool, name: str, file_id: str | None
     ) -> Iterator[Parents]:

@@ -17,7 +17,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import pairwise
 from stat import S_ISREG
 
@@ -375,9 +375,31 @@ class Publisher:
     def opened(self, place: Place, name: str, file_id: str | None) -> Iterator[Parents]:
         """The parents of a place, made if missing, and known to be renamed into."""
         with self._places.open_parents(place, name=name, file_id=file_id) as parents:
-            if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
-                raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
+            self._check_mount(parents, name, file_id)
             yield parents
+
+    def check_early(self, request: SegmentRequest) -> None:
+        """Before bytes are staged for a name: refuse it where nothing can ever be renamed to it.
+        What else may stand in the way can be mended before the last message comes.
+
+        :raises NameRefusedError: a mount point lies in between
+        """
+        path, name, file_id = request.path, request.name, request.given_id
+        if path is None or name is None or os.sep not in path:
+            return  # right below the storage dir, whose staging folder was picked for that
+        with ExitStack() as opened:
+            try:
+                place = self._places.resolve(path, name=name, file_id=file_id)
+                parents = opened.enter_context(
+                    self._places.existing(place, name=name, file_id=file_id)
+                )
+            except (NameRefusedError, OSError):
+                return
+            self._check_mount(parents, name, file_id)
+
+    def _check_mount(self, parents: Parents, name: str, file_id: str | None) -> None:
+        if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
+            raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
 
     def _make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
         """Before the flush: give a file what one that is made at its place would have, or what the

@@ -75,6 +75,7 @@ class SegmentRequest:
     :ivar cancel: whether the transfer is to be dropped
     :ivar store: what the file should be, on the last segment; else ``None``
     :ivar name: what the file is to be called, as far as this segment says so
+    :ivar path: that, normalised, relative to the storage dir
     :ivar size: bytes that the whole file has, likewise
     :ivar like: that of a ``LocalMessage``
     :ivar file_id: the id given, or a fresh lower-case uuid4
@@ -86,6 +87,7 @@ class SegmentRequest:
     cancel: bool = False
     store: FileClaim | None = None
     name: str | None = None
+    path: str | None = None
     size: int | None = None
     like: os.stat_result | None = None
     file_id: str = field(init=False)
@@ -149,7 +151,7 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
         )
     payload = _payload(_attribute(message, "payload"), file_id)
     like = message.like if isinstance(message, LocalMessage) else None
-    return SegmentRequest(file_id, number, payload, False, store, name or None, size, like)
+    return SegmentRequest(file_id, number, payload, False, store, name or None, path, size, like)
 
 
 def _attribute(message: object, name: str) -> Any:

@@ -31,6 +31,7 @@ class StagedFile:
     :ivar group: id of its group
     :ivar foreign: whether it belongs to another user, of a group that shares the store
     :ivar private: whether a group that shares the store is kept out of it
+    :ivar checked_path: the one that ``Publisher.check_early`` let pass last
     :ivar made_there: whether it was made as if in the folder that it is to be renamed into
     :ivar writable: whether it may be written: not one that has a second name, which may be that of
         a published file or of a backup, nor another user's that has a published file's mode
@@ -54,6 +55,7 @@ class StagedFile:
         self.private = not found.st_mode & 0o060
         self.made_there = False
         self._opened = inode_of(found)
+        self.checked_path: str | None = None
         self.writable = True
         self.hasher: Hasher | None = None
         self.setbacks = 0
