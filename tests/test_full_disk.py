@@ -276,19 +276,22 @@ def test_message_can_be_sent_again_wherever_the_space_ended(tmp_path: Path, leve
 def no_inodes(tmp: Path, level: Level) -> None:
     """A file system can also be full of files."""
     get_own_mounts()
-    disk = small_disk(tmp / "disk", options="size=4m,nr_inodes=60")
+    disk = small_disk(tmp / "disk", options="size=4m,nr_inodes=300")
     with FileStoreManager(disk / "storage", durability=level) as store:
         prepared(store)
         hogs = disk / "hogs"
         hogs.mkdir()
         with suppress(OSError):
-            for number in range(100):
+            for number in range(300):
                 (hogs / str(number)).touch()
         for message in (segment("other", 1, SMALL), last("single", 1, SMALL, "single", SMALL)):
             with pytest.raises(OSError, match="No space") as caught:
                 store.store_segment(message)
             assert is_full(caught.value)
         assert len(store.transfers()) == 3
+        for number in range(100):  # ids whose lock nobody has needed yet
+            assert store.status(f"unknown{number}") is None
+            assert store.cancel(f"unknown{number}").segments_received == 0
         for name in ("one", "two"):
             assert store.status(name) is not None
             assert store.cancel(name).segments_received == 1

@@ -147,7 +147,7 @@ STORED_BY = {"new/folder/many": 3, "another/single": 4, "old/single": 5, "old/ma
 
 #: The store's own files when nobody works.
 OWN = re.compile(
-    r"\.txstore/store|\.workdir/(journal\.(db(-wal|-shm)?|reserve)|locks/[a-z]+(-[0-9a-f]{2})?)"
+    r"\.txstore/store|\.workdir/(journal\.(db(-wal|-shm)?|reserve|spare-[0-9])|locks/[a-z]+(-[0-9a-f]{2})?)"
 )
 
 

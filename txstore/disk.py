@@ -17,9 +17,12 @@ import errno
 import fcntl
 import os
 import sqlite3
+import stat
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -35,6 +38,16 @@ _SYNC_FILE_RANGE_WRITE = 2
 _MACHINE_TIME = "time:[4026531834]"
 #: What the kernel says where a file cannot grow.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: File systems that write what is overwritten into new blocks, unless they are told not to.
+COPYING_FILE_SYSTEMS = frozenset(["btrfs", "bcachefs"])
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
+#: ``struct flock``: what a lock on a range of bytes says.
+_RANGE = struct.Struct("hhqqi4x")
+_FALLOC_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
+_MADV_POPULATE_WRITE = 23
+#: How much a folder's file system must have left not to count as full (bytes).
+_ROOM = 64 * 1024
 
 #: File systems whose locks and shared memory cannot be relied on between machines.
 NETWORK_FILE_SYSTEMS = frozenset(
@@ -77,6 +90,10 @@ class Disk:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags, mode, dir_fd=dir_fd)
 
+    def make_file(self, name: str, mode: int, *, dir_fd: int) -> None:
+        """Make an empty file without opening it."""
+        os.mknod(name, stat.S_IFREG | mode, dir_fd=dir_fd)
+
     def close(self, fd: int) -> None:
         os.close(fd)
 
@@ -92,8 +109,19 @@ class Disk:
         os.ftruncate(fd, size)
 
     def allocate(self, fd: int, size: int) -> None:
-        """Have space for the first ``size`` bytes, changing none of them."""
-        os.posix_fallocate(fd, 0, size)
+        """Have space for the first ``size`` bytes, changing none of them (``fallocate(2)``); where
+        the file system has no such call, nothing is done.
+
+        The C library would write zeros then, over what others write meanwhile.
+        """
+        offset = ctypes.c_int64
+        call = _c_function("fallocate", ctypes.c_int, ctypes.c_int, offset, offset)
+        if call is None:
+            os.posix_fallocate(fd, 0, size)
+        elif call(fd, 0, 0, size) != 0:
+            error = ctypes.get_errno()
+            if error not in _FALLOC_UNSUPPORTED:
+                raise OSError(error, os.strerror(error))
 
     def size(self, fd: int) -> int:
         """Bytes in the file; unlike ``fstat`` it does not ask for its times (see ``unchanged``)."""
@@ -259,6 +287,32 @@ class Disk:
 
     # --- the journal -------------------------------------------------------------------------
 
+    def open_index(self, path: str, mode: int) -> int:
+        """Open the file that SQLite maps, making it if need be (see ``journal.index``)."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def give(self, fd: int, like: os.stat_result) -> None:
+        """Give a new file the mode of another, and its owner where that is allowed, as SQLite does
+        with the files that it makes beside a database."""
+        os.fchmod(fd, like.st_mode & 0o777)
+        if os.geteuid() == 0:
+            os.fchown(fd, like.st_uid, like.st_gid)
+
+    def try_lock_byte(self, fd: int, offset: int, *, shared: bool) -> bool:
+        """Take a lock on one byte that belongs to the open file, not to the process, or change the
+        one that is held (``F_OFD_SETLK``); ``False`` where somebody else's is in the way."""
+        command = getattr(fcntl, "F_OFD_SETLK", None)
+        if command is None:  # not Linux
+            return True
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
+        try:
+            fcntl.fcntl(fd, command, _RANGE.pack(kind, os.SEEK_SET, offset, 1, 0))
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
     def connect(self, path: str, **options: Any) -> sqlite3.Connection:
         """SQLite's own connection; what it does to its files is not seen here, only its calls."""
         return sqlite3.connect(path, factory=self.sqlite_connection, **options)
@@ -299,22 +353,98 @@ class Disk:
         return None
 
     def file_system(self, fd: int) -> str:
-        """Type of the file system that holds a descriptor's file; empty where unknown."""
-        device = os.fstat(fd).st_dev
-        wanted = f"{os.major(device)}:{os.minor(device)}"
+        """Type of the file system that holds a descriptor's file; empty where unknown.
+
+        Found by the mount: a Btrfs answers with devices that no table of mounts names.
+        """
         try:
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+                mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
             with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
                 for line in lines:
                     fields, _, rest = line.partition(" - ")
-                    if fields.split()[2] == wanted:
+                    if fields.split(maxsplit=1)[0] == mount:
                         return rest.split()[0]
-        except OSError:
+        except (OSError, StopIteration):
             pass  # not Linux, or /proc is hidden: then nothing is known, and nothing is refused
         return ""
 
-    def is_full(self, path: str) -> bool:
-        """Whether a file system has no space left for this user."""
-        return os.statvfs(path).f_bavail == 0
+    def overwrite_in_place(self, fd: int, wanted: bool = True) -> None:
+        """Have a file system write what is overwritten where it stands, not into new blocks; or,
+        for new files in a folder, no longer.  For an empty file, or for the files that are made in
+        a folder later.  A hint: only the owner may give it, and not each file system has it."""
+        folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        own = _readable(fd) if folder else fd
+        try:
+            before = struct.unpack("i4x", fcntl.ioctl(own, _FS_IOC_GETFLAGS, bytes(8)))[0]
+            after = before | _FS_NOCOW_FL if wanted else before & ~_FS_NOCOW_FL
+            if after != before:
+                if not folder:
+                    os.ftruncate(own, 0)
+                fcntl.ioctl(own, _FS_IOC_SETFLAGS, struct.pack("i4x", after))
+        except OSError:
+            pass
+        finally:
+            if folder:
+                os.close(own)
+
+    def touch_file(self, fd: int, size: int) -> None:
+        """Have the kernel find room for the first ``size`` bytes of a file to be changed through
+        memory, as it must when somebody does: then lack of it is a SIGBUS, here an error."""
+        word, offset = ctypes.c_size_t, ctypes.c_int64
+        mmap = _c_function(
+            "mmap", ctypes.c_void_p, word, ctypes.c_int, ctypes.c_int, ctypes.c_int, offset
+        )
+        munmap = _c_function("munmap", ctypes.c_void_p, word)
+        if mmap is None or munmap is None:
+            return
+        # Not Python's own: it would close a descriptor, and so drop SQLite's locks.
+        mmap.restype = ctypes.c_void_p
+        address = mmap(None, size, 3, 1, fd, 0)  # to read and write, shared
+        if address in (None, ctypes.c_void_p(-1).value):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        try:
+            self.touch_memory(address, size)
+        finally:
+            munmap(address, size)
+
+    def touch_memory(self, address: int, size: int) -> None:
+        """As ``touch_file``, of memory that is mapped (``madvise(2)``; nothing is done before Linux
+        5.14)."""
+        call = _c_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        if call is not None and call(address, size, _MADV_POPULATE_WRITE) != 0:
+            error = ctypes.get_errno()
+            if error != errno.EINVAL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def mapped(self, inode: int) -> list[tuple[int, int]]:
+        """(address, size) of what is mapped of SQLite's index, by its inode number."""
+        found = []
+        with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                fields = line.split(maxsplit=5)
+                if fields[4] == str(inode) and "-shm" in fields[-1] and "s" in fields[1]:
+                    start, end = (int(one, 16) for one in fields[0].split("-"))
+                    found.append((start, end - start))
+        return found
+
+    def lack_of_space(self, folder: str, room: int = _ROOM) -> int:
+        """With which error a folder's file system refuses a little more for this user (full, no
+        inode left, over a quota); 0: it has room.  Asked by a file without a name."""
+        try:
+            fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            try:
+                done = 0
+                while done < room:  # written out by nobody, so given back at once
+                    done += os.pwrite(fd, bytes(room - done), done)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                return error.errno
+        found = os.statvfs(folder)
+        full = found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
+        return errno.ENOSPC if full else 0
 
     def umask(self) -> int:
         """The process's umask, read without changing it for other threads where possible."""

@@ -20,7 +20,7 @@ from stat import S_IMODE, S_ISGID
 from txstore import clock
 from txstore.clock import Moment
 from txstore.descriptors import Inode, close_ours, inode_of, leads_to
-from txstore.disk import NETWORK_FILE_SYSTEMS, Disk, is_supported
+from txstore.disk import COPYING_FILE_SYSTEMS, NETWORK_FILE_SYSTEMS, Disk, is_supported
 from txstore.errors import (
     NetworkFileSystemError,
     OptionError,
@@ -55,6 +55,7 @@ class Home:
     :ivar storage_dir: absolute path, as given
     :ivar working_dir: absolute path, as given or ``<storage_dir>/.workdir``
     :ivar mode: permission bits of the store's own files
+    :ivar copies: whether the working dir's file system copies what is overwritten
     :ivar boot: identity of this boot of the machine and of the devices; empty where it is not known
     """
 
@@ -111,12 +112,18 @@ class Home:
         storage, working = self.disk.fstat(self.storage), self.disk.fstat(self.working)
         if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):
             raise _not_apart(self.storage_dir, self.working_dir)  # one folder, by a bind mount
-        if not allow_network_fs:
-            fstype = self.disk.file_system(self.working)
-            if fstype in NETWORK_FILE_SYSTEMS:
-                raise NetworkFileSystemError(self.working_dir, fstype)
+        fstype = self.disk.file_system(self.working)
+        if fstype in NETWORK_FILE_SYSTEMS and not allow_network_fs:
+            raise NetworkFileSystemError(self.working_dir, fstype)
+        self.copies = fstype in COPYING_FILE_SYSTEMS
+        if self.copies:
+            # What the journal wrote ahead can be overwritten on a full disk then.  (What is staged
+            # is published, and keeps what such a file system does for the user's files.)
+            self.disk.overwrite_in_place(self.working)
         self.locks = self._subfolder(self.working, _LOCKS)
         self.staging = self._subfolder(self.working, _STAGING)
+        if self.copies:
+            self.disk.overwrite_in_place(self.staging, wanted=False)
         boot = self.disk.boot_id()
         devices = [self.disk.fstat(fd).st_dev for fd in (self.staging, self.storage)]
         self.boot = ":".join(map(str, (boot, *devices))) if boot else ""

@@ -23,7 +23,7 @@ from typing import Generic, TypeVar
 
 from txstore import forks
 from txstore.descriptors import close_ours, inode_of
-from txstore.disk import Disk
+from txstore.disk import NO_SPACE, Disk
 from txstore.errors import LockTimeoutError, ReplacedError
 
 STRIPES = 64
@@ -149,6 +149,22 @@ class Lock:
         if forks.is_here(self._process):
             self._drop()  # where `close` found it held
 
+    def exists(self) -> bool:
+        try:
+            self._disk.stat(self._name, dir_fd=self._folder_fd)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def make_file(self) -> None:
+        """Make the lock's file, if there is none."""
+        try:
+            self._disk.make_file(self._name, self._mode, dir_fd=self._folder_fd)
+            if self._mode & 0o077:  # the umask took bits that a group needs
+                self._disk.chmod_folder(self._name, self._mode, dir_fd=self._folder_fd)
+        except FileExistsError:
+            pass
+
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
 
@@ -241,6 +257,19 @@ class Locks:
         self._transfers = [TransferLock(*where, f"transfer-{one:02x}", mode) for one in stripes]
         self._names = [Lock(*where, f"name-{one:02x}", mode) for one in stripes]
 
+    def make_files(self) -> None:
+        """Make all files that are missing, while there are inodes for them.  Where there are none
+        left, each is made when it is first used, if it can be."""
+        last = self._names[-1]
+        if last.exists():
+            return  # it is made last
+        try:
+            for lock in self._all():
+                lock.make_file()
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+
     def transfer(self, file_id: str, deadline: Deadline) -> _Held[TransferLock]:
         """``with``: hold the lock of a transfer."""
         return _Held(self._transfers[stripe_of(file_id.encode())], deadline)
@@ -269,9 +298,9 @@ class Locks:
             lock.close()
 
     def _all(self) -> Iterator[Lock]:
+        yield self.journal
         yield from self._transfers
         yield from self._names
-        yield self.journal
 
 
 def stripe_of(text: bytes) -> int:

@@ -19,6 +19,7 @@ from txstore.disk import Disk
 from txstore.errors import JournalError, ReplacedError
 from txstore.journal import handles
 from txstore.journal.files import OpenFiles
+from txstore.journal.index import Index
 from txstore.journal.inherited import (
     Descriptor,
     descriptors_of,
@@ -27,7 +28,7 @@ from txstore.journal.inherited import (
     put_away,
 )
 from txstore.journal.sqlite import SELECT_VERSION, check_version, translate
-from txstore.journal.wal import WalFile, release_reserve
+from txstore.journal.wal import WalFile, give_spare, release_reserve
 from txstore.locks import Deadline
 
 logger = logging.getLogger(__name__)
@@ -55,12 +56,17 @@ class Connection:
     :param patience: seconds that SQLite waits for its own locks
     :ivar sqlite: SQLite's connection, while there is one
     :ivar wal: the WAL that it writes, likewise
+    :ivar gave_spares: whether what is kept for the index was given back, to be taken again soon
     """
 
-    def __init__(self, disk: Disk, path: str, folder_fd: int, patience: float) -> None:
+    def __init__(
+        self, disk: Disk, path: str, folder_fd: int, patience: float, *, copies: bool = False
+    ) -> None:
         self._disk, self._path, self._folder_fd = disk, path, folder_fd
         self._lock_timeout = self._patience = patience
         self._files = OpenFiles(disk, path)
+        self._copies, self.gave_spares = copies, False
+        self._index = Index(disk, path, copies=copies)
         self.sqlite: sqlite3.Connection | None = None
         self.wal: WalFile | None = None
         self._descriptors: tuple[Descriptor, ...] = ()
@@ -73,19 +79,24 @@ class Connection:
         """
         self._bound_waiting(deadline)
         if self.sqlite is not None:
+            self.touch_index()
             return self.sqlite
-        try:
-            return self._open()
-        except (sqlite3.OperationalError, OSError) as error:
-            # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
-            if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
-                raise
-            connection = self._open()
-            if self.wal is not None:
+        released = False
+        while True:
+            try:
+                connection = self._open(deadline)
+            except (sqlite3.OperationalError, OSError) as error:
+                # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
+                if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
+                    raise
+                released = True
+                self.gave_spares = self._copies
+                continue
+            if released and self.wal is not None:
                 self.wal.claim()  # before somebody else takes what was given back
             return connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self, deadline: Deadline) -> sqlite3.Connection:
         inode = self._files.inode()
         if is_given_up(inode):
             raise JournalError(
@@ -95,9 +106,10 @@ class Connection:
                 " Use another process, or open the store after the fork",
                 self._path,
             )
-        connection = handles.open_writing(self._disk, self._path, self._patience)
-        wal = None
+        self._index.hold(deadline)
+        connection = wal = None
         try:
+            connection = handles.open_writing(self._disk, self._path, self._patience)
             self._prove_mode(connection)
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             self.check_version(connection)
@@ -106,9 +118,12 @@ class Connection:
             self._files.were_opened(inode, wal.inode)
             self._descriptors = descriptors_of(self._files.opened.values())
         except BaseException:
-            handles.close_unsettled(connection)
+            if connection is not None:
+                handles.close_unsettled(connection)
             if wal is not None:
                 wal.close()
+            if connection is None or not handles.is_open(connection):
+                self._index.let_go()
             raise
         self.sqlite, self.wal = connection, wal
         return connection
@@ -150,6 +165,15 @@ class Connection:
                 settled = True
             except OSError as error:
                 logger.warning("The journal's log could not be flushed: %s", error)
+        try:
+            self.touch_index()
+        except OSError as error:
+            # Closing it would kill us.  It stays as it is until the process ends.
+            logger.warning("The journal is left open: %s", error)
+            self.sqlite = self.wal = None
+            if wal is not None:
+                wal.close()
+            return
         self.sqlite = self.wal = None
         if settled:
             handles.close_settled(connection)
@@ -157,6 +181,8 @@ class Connection:
             handles.close_unsettled(connection)
         if wal is not None:
             wal.close()
+        if not handles.is_open(connection):
+            self._index.let_go()
 
     def has_descriptors(self) -> bool:
         """Whether SQLite's descriptors are its own still, as far as the last of them tells."""
@@ -175,7 +201,29 @@ class Connection:
             wal.forget()
         if connection is not None and not (idle and put_away(connection, self._descriptors)):
             give_up(self._files.opened[""])
+        self._index.abandon()
         self.sqlite = self.wal = None
+
+    def touch_index(self) -> None:
+        """Before SQLite is asked anything: what it touches must not kill us.
+
+        :raises JournalError: there is no space for it
+        """
+        while True:
+            try:
+                self._index.touch()
+            except OSError as error:
+                if give_spare(self._disk, self._folder_fd):
+                    self.gave_spares = True
+                    continue
+                number = self._disk.lack_of_space(os.path.dirname(self._path)) or errno.ENOSPC
+                raise JournalError(number, os.strerror(number), self._path) from error
+            return
+
+    def make_room(self) -> None:
+        """Before a transaction: have the index's blocks for what it may add to the WAL."""
+        if self.wal is not None:
+            self._index.grow(self._disk.size(self.wal.fd))
 
     def settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.

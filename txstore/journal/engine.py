@@ -13,7 +13,6 @@ checkpointed and begun anew in between has been flushed by SQLite into the datab
 
 from __future__ import annotations
 
-import errno
 import logging
 import sqlite3
 import threading
@@ -22,7 +21,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from txstore import forks
-from txstore.disk import Disk
+from txstore.disk import NO_SPACE, Disk
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.connection import WAL_LIMIT, Connection
 from txstore.journal.sqlite import Row, Statement, Values
@@ -55,18 +54,27 @@ class Journal:
     :param lock: the journal lock
     :param mode: permission bits of the journal's files
     :param lock_timeout: seconds that a call may wait, and SQLite for its own locks
+    :param copies: whether the file system copies what is overwritten
     :raises JournalError: it cannot be opened, or not in the mode that it needs
     """
 
     def __init__(
-        self, disk: Disk, path: str, folder_fd: int, lock: Lock, mode: int, lock_timeout: float
+        self,
+        disk: Disk,
+        path: str,
+        folder_fd: int,
+        lock: Lock,
+        mode: int,
+        lock_timeout: float,
+        *,
+        copies: bool = False,
     ) -> None:
         self._disk, self.path, self._folder_fd = disk, path, folder_fd
-        self._lock, self._mode = lock, mode
+        self._lock, self._mode, self._copies = lock, mode, copies
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
         self.mutex = threading.Lock()
-        self._connection = Connection(disk, path, folder_fd, lock_timeout)
+        self._connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
         self._translated = _Translated(self._connection)
         self._checkpoint_at = WAL_LIMIT
         forks.let_go(self)
@@ -96,7 +104,7 @@ class Journal:
             try:
                 return self._transaction(writes, deadline)
             except JournalError as error:
-                if error.errno != errno.ENOSPC:
+                if error.errno not in NO_SPACE:
                     raise
                 # The WAL's own space may be written over once it is checkpointed; a cancel, which
                 # must work on a full disk, gets what is kept for it besides.
@@ -117,6 +125,7 @@ class Journal:
                 wal = self._connection.wal
                 if wal is not None and not wal.extended:
                     wal.extend()
+                self._connection.make_room()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
                     done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
@@ -211,7 +220,17 @@ class Journal:
 
     def make_reserve(self) -> None:
         """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
-        make_reserve(self._disk, self._folder_fd, self._mode)
+        make_reserve(self._disk, self._folder_fd, self._mode, copies=self._copies)
+
+    @property
+    def gave_spares(self) -> bool:
+        return self._connection.gave_spares
+
+    def take_spares(self) -> None:
+        """Keep again what a call needed for itself, before somebody else takes it."""
+        self._connection.gave_spares = False
+        with suppress(OSError):
+            self.make_reserve()
 
     # --- ends and forks ----------------------------------------------------------------------
 
@@ -296,7 +315,11 @@ class _Using:
             raise LockTimeoutError(self._journal.path, self._deadline.timeout)
 
     def __exit__(self, *_: object) -> None:
-        self._mutex.release()
+        try:
+            if self._journal.gave_spares:
+                self._journal.take_spares()
+        finally:
+            self._mutex.release()
 
 
 class _Translated:

@@ -90,6 +90,11 @@ def close_powerless(connection: sqlite3.Connection) -> None:
     _close(connection)
 
 
+def is_open(connection: sqlite3.Connection) -> bool:
+    """Whether a connection that was to be closed is left."""
+    return connection in _open
+
+
 def close_left(inode: Inode) -> None:
     """Close what was left of a journal's connections; one that has read it is open and stays so,
     so that none of them is the last."""

@@ -100,14 +100,13 @@ def translate(
         return JournalDamagedError(path, text)
     if "full" in text:
         number = errno.ENOSPC
-    elif "I/O" in text and disk.is_full(os.path.dirname(path)):
-        number = errno.ENOSPC  # -shm could not grow
     elif "readonly" in text:
         number = errno.EROFS
     elif "unable to open" in text:
         number = _probe(path, disk)
     else:
-        number = errno.EIO
+        # SQLite says the same of a quota, and of an index that could not grow.
+        number = disk.lack_of_space(os.path.dirname(path)) or errno.EIO
     return JournalError(number, f"{os.strerror(number)} (SQLite: {text})", path)
 
 
@@ -121,4 +120,5 @@ def _probe(path: str, disk: Disk) -> int:
         disk.close(fd)
     except OSError as error:
         return error.errno or errno.EIO
-    return errno.EIO
+    # It may be one of the files beside it that could not be made.
+    return disk.lack_of_space(os.path.dirname(path)) or errno.EIO

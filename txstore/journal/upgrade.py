@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -11,7 +10,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from txstore import forks
-from txstore.disk import Disk
+from txstore.disk import COPYING_FILE_SYSTEMS, NO_SPACE, Disk
 from txstore.errors import (
     JournalDamagedError,
     JournalError,
@@ -30,6 +29,7 @@ from txstore.errors import (
 from txstore.home import JOURNAL, Home
 from txstore.journal import handles, schema
 from txstore.journal.engine import Journal
+from txstore.journal.index import held
 from txstore.journal.records import Records
 from txstore.journal.sqlite import BUSY_TIMEOUT, DIALECT, Statement, connect, translate
 from txstore.journal.wal import WalFile, release_reserve
@@ -62,13 +62,14 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     :raises StoreMismatchError: storage and working dir do not belong together
     """
     deadline = Deadline(lock_timeout)
-    try:
-        current = _is_current(home, deadline)
-    except JournalError as error:
-        # Even reading may need space, for SQLite's -shm.
-        if error.errno != errno.ENOSPC or not release_reserve(home.disk, home.working):
-            raise
-        current = _is_current(home, deadline)
+    while True:
+        try:
+            current = _is_current(home, deadline)
+            break
+        except JournalError as error:
+            # Even reading may need space, for SQLite's -shm.
+            if error.errno not in NO_SPACE or not release_reserve(home.disk, home.working):
+                raise
     if not current:
         lock.acquire(deadline)
         try:
@@ -76,7 +77,15 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
         finally:
             lock.release()
     records = Records(
-        Journal(home.disk, home.journal_path, home.working, lock, home.mode, lock_timeout)
+        Journal(
+            home.disk,
+            home.journal_path,
+            home.working,
+            lock,
+            home.mode,
+            lock_timeout,
+            copies=home.copies,
+        )
     )
     try:
         store_id, recorded = records.identity(deadline)
@@ -141,9 +150,14 @@ def inspect(home: Home, size: int, deadline: Deadline) -> str:
 
 def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
     path = home.journal_path
+    at_rest = access != "ro"
     try:
         waiting = min(BUSY_TIMEOUT, deadline.left())
-        with forks.opening, closing(connect(home.disk, path, access, waiting)) as connection:
+        with (
+            forks.opening,
+            nullcontext() if at_rest else held(home.disk, path, deadline, copies=home.copies),
+            closing(connect(home.disk, path, access, waiting)) as connection,
+        ):
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
             if rows == [(schema.REVISION,)]:
                 for select in _ALL_COLUMNS:
@@ -326,7 +340,11 @@ def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sa.Connection]:
     Alembic on SQLite is not transactional by itself: the driver would commit before each DDL
     statement.  Here no driver begins or commits anything.
     """
-    with forks.opening:
+    copies = disk.file_system(folder_fd) in COPYING_FILE_SYSTEMS
+    # All that is in it may be written anew, more than once.
+    growth = 4 * disk.stat(path).st_size
+    deadline = Deadline(BUSY_TIMEOUT)
+    with forks.opening, held(disk, path, deadline, copies=copies, growth=growth):
         raw = handles.open_writing(disk, path)
         # No pool closes it, and nothing else does.
         engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)

@@ -22,6 +22,11 @@ _LEAST = 16 * 1024
 _PATIENCE = 60.0  # seconds that closing waits for a flush
 _CHUNK = 1024 * 1024
 _RESERVE_FILE = "journal.reserve"
+#: Empty files, for their inodes: SQLite makes the WAL and its index when a store is opened.
+_INODES = ("journal.spare-0", "journal.spare-1")
+#: Bytes kept in each of some more files, where the index needs space when it is changed.
+_SPARE = 2 * 1024 * 1024
+_SPARES = tuple(f"journal.spare-{number}" for number in range(2, 6))
 
 
 class WalFile:
@@ -140,15 +145,28 @@ class WalFile:
             self.close()
 
 
-def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:
-    """Keep space for the WAL's first pages; if there is none now, another time."""
+def make_reserve(disk: Disk, folder_fd: int, mode: int, *, copies: bool = False) -> None:
+    """Keep space for the WAL's first pages, and inodes for the files that SQLite makes; if there
+    is none now, another time.
+
+    :param copies: whether the file system copies what is overwritten: then the index needs space
+        again and again (``Index.touch``)
+    """
+    wanted = [(_RESERVE_FILE, RESERVE), *((name, 0) for name in _INODES)]
+    if copies:
+        wanted += [(name, _SPARE) for name in _SPARES]
+    for name, size in wanted:
+        _keep(disk, folder_fd, name, mode, size)
+
+
+def _keep(disk: Disk, folder_fd: int, name: str, mode: int, wanted: int) -> None:
     try:
-        if disk.stat(_RESERVE_FILE, dir_fd=folder_fd).st_size >= RESERVE:
+        if disk.stat(name, dir_fd=folder_fd).st_size >= wanted:
             return
-        fd = disk.open(_RESERVE_FILE, dir_fd=folder_fd)
+        fd = disk.open(name, dir_fd=folder_fd)
     except FileNotFoundError:
         try:
-            fd = disk.create(_RESERVE_FILE, mode, dir_fd=folder_fd)
+            fd = disk.create(name, mode, dir_fd=folder_fd)
         except OSError as error:
             if error.errno in (*NO_SPACE, errno.EEXIST):
                 return
@@ -157,20 +175,33 @@ def make_reserve(disk: Disk, folder_fd: int, mode: int) -> None:
         size = disk.fstat(fd).st_size
         if size == 0:
             disk.chmod(fd, mode)
-        while size < RESERVE:
-            size += disk.pwrite(fd, bytes(RESERVE - size), size)
+        if wanted > RESERVE:
+            disk.allocate(fd, wanted)
+            return
+        while size < wanted:
+            size += disk.pwrite(fd, bytes(wanted - size), size)
     except OSError as error:
         if error.errno not in NO_SPACE:
             raise
-        disk.unlink(_RESERVE_FILE, dir_fd=folder_fd)
+        disk.unlink(name, dir_fd=folder_fd)
     finally:
         disk.close(fd)
 
 
 def release_reserve(disk: Disk, folder_fd: int) -> bool:
-    """Give back the space kept for a full disk; ``False`` where there is none."""
+    """Give back what is kept for a full disk; ``False`` where there is nothing."""
+    given = [_give(disk, folder_fd, name) for name in (_RESERVE_FILE, *_INODES)]
+    return any(given) or give_spare(disk, folder_fd)
+
+
+def give_spare(disk: Disk, folder_fd: int) -> bool:
+    """Give back a part of what is kept for the index; ``False`` where nothing is left."""
+    return any(_give(disk, folder_fd, name) for name in _SPARES)
+
+
+def _give(disk: Disk, folder_fd: int, name: str) -> bool:
     try:
-        disk.unlink(_RESERVE_FILE, dir_fd=folder_fd)
+        disk.unlink(name, dir_fd=folder_fd)
     except (FileNotFoundError, IsADirectoryError):
         return False
     return True

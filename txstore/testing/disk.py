@@ -389,8 +389,10 @@ class SimulatedDisk(JournalRecorder, Disk):
             "list_folder", "", lambda: iter(sorted(super(SimulatedDisk, self).list_folder(fd)))
         )
 
-    def is_full(self, path: str) -> bool:
-        return self._call("is_full", path, lambda: super(SimulatedDisk, self).is_full(path))
+    def lack_of_space(self, folder: str, *room: int) -> int:
+        return self._call(
+            "lack_of_space", folder, lambda: super(SimulatedDisk, self).lack_of_space(folder, *room)
+        )
 
     # --- locks -------------------------------------------------------------------------------
 

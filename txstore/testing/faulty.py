@@ -19,11 +19,14 @@ from txstore.testing.sqlite import SimulatedConnection, kind_of
 
 T = TypeVar("T")
 
-_OPENING = ("create", "create_there", "open", "open_or_create", "open_folder")
+_OPENING = ("create", "create_there", "open", "open_or_create", "open_index", "open_folder")
 _READING = (
     *("pread", "size", "fstat", "stat", "read_link", "list_folder"),
     *("new_file", "acl", "default_acl"),
     *("try_lock", "last_holder", "sign", "start_flush"),
+    # Of lock files and of the index, which no promise rests on.
+    *("make_file", "give", "overwrite_in_place", "try_lock_byte"),
+    *("touch_file", "touch_memory", "mapped"),
 )
 
 
@@ -93,8 +96,8 @@ class FaultyDisk(Disk):
         if not self.dead:
             super().unlock(fd)
 
-    def is_full(self, path: str) -> bool:
-        return self.full or super().is_full(path)
+    def lack_of_space(self, folder: str, *room: int) -> int:
+        return errno.ENOSPC if self.full else super().lack_of_space(folder, *room)
 
     def connect(self, path: str, **options: Any) -> sqlite3.Connection:
         def act(_short: bool) -> SimulatedConnection:

@@ -1,0 +1,148 @@
+"""Full disks, and full quotas, of the file systems that people have: loop-mounted ones.
+
+Each is filled to its last block.  What has to work without space works, in the open store and in a
+new process, and nothing kills the process: SQLite maps a file of the journal, and touching a page
+of it that has no block is a SIGBUS.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from crew import Worker, segment, staging_files
+
+NAMES = [f"file{number}" for number in range(12)]
+
+#: name: (what makes it, size in MiB, options of the mount)
+KINDS: dict[str, tuple[list[str], int, str]] = {
+    "ext4 with blocks of 1 KiB": (["mkfs.ext4", "-q", "-b", "1024"], 40, "loop"),
+    "ext4 over a quota": (
+        ["mkfs.ext4", "-q", "-b", "1024", "-O", "quota", "-E", "quotatype=usrquota"],
+        80,
+        "loop,usrquota",
+    ),
+    "btrfs": (["mkfs.btrfs", "-q"], 256, "loop"),
+    "btrfs with mixed groups": (["mkfs.btrfs", "-q", "-M"], 128, "loop"),
+    "btrfs over a quota": (["mkfs.btrfs", "-q"], 256, "loop"),
+    "xfs": (["mkfs.xfs", "-q"], 300, "loop"),
+    "xfs over a quota": (["mkfs.xfs", "-q"], 300, "loop,prjquota"),
+}
+
+
+def run(*command: str | Path) -> None:
+    """Run a command of the system, or skip the test where it is missing or not allowed."""
+    if shutil.which(str(command[0])) is None:
+        pytest.skip(f"there is no {command[0]} here")
+    done = subprocess.run([*map(str, command)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"{command[0]}: {(done.stderr or done.stdout).strip()[-200:]}")
+
+
+@pytest.fixture(params=KINDS)
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A folder on a small file system, or with a small quota."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount a file system")
+    make, size, options = KINDS[request.param]
+    image, folder = tmp_path / "image", tmp_path / "disk"
+    with open(image, "wb") as file:
+        file.truncate(size << 20)
+    run(*make, image)
+    folder.mkdir()
+    run("mount", "-o", options, image, folder)
+    try:
+        yield with_quota(request.param, folder)
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def with_quota(kind: str, folder: Path) -> Path:
+    if kind == "btrfs over a quota":
+        run("btrfs", "quota", "enable", folder)
+        run("btrfs", "subvolume", "create", folder / "limited")
+        run("btrfs", "qgroup", "limit", "60M", folder / "limited")
+        return folder / "limited"
+    if kind == "xfs over a quota":
+        (folder / "limited").mkdir()
+        run("xfs_quota", "-x", "-c", f"project -s -p {folder}/limited 7", folder)
+        run("xfs_quota", "-x", "-c", "limit -p bhard=40m 7", folder)
+        return folder / "limited"
+    return folder
+
+
+def fill(folder: Path) -> Path:
+    """Take what is left, to the last block; the file that has it."""
+    hog = folder / "hog"
+    for _ in range(3):  # some give back what they had set aside only when they are pressed
+        with open(hog, "ab", buffering=0) as file:
+            for size in (1 << 18, 1 << 12, 512, 1):
+                with suppress(OSError):
+                    while file.write(bytes(size)):
+                        pass
+            with suppress(OSError):
+                os.fsync(file.fileno())
+    return hog
+
+
+def filled(disk: Path, level: str) -> Worker:
+    """A store with some transfers, on a disk that was filled afterwards."""
+    worker = Worker(disk / "storage", durability=level)
+    for name in NAMES:
+        assert worker.store_segment(segment(name, 1, b"begun")).segments_received == 1
+    os.sync()  # what was written is on the device: changing it may need space again
+    return worker
+
+
+def works(worker: Worker, names: list[str]) -> None:
+    assert [one.file_id for one in worker.call("transfers")] == names
+    found = worker.status(names[0])
+    assert found is not None
+    assert (found.segments_received, found.bytes_received) == (1, 5)
+    assert worker.status("unknown") is None
+    for name in names[:3]:
+        os.sync()
+        assert worker.call("cancel", name).segments_received == 1
+    with suppress(OSError):  # refused, or not: what was cancelled has left some room
+        worker.store_segment(segment("new", 1, bytes(1 << 20)))
+        worker.call("cancel", "new")
+    assert [one.file_id for one in worker.call("transfers")] == names[3:]
+
+
+at_both = pytest.mark.parametrize("level", ["segment", "none"])
+
+
+@at_both
+def test_an_open_store_works_on_a_full_disk(disk: Path, level: str) -> None:
+    with filled(disk, level) as worker:
+        fill(disk)
+        works(worker, NAMES)
+        fill(disk)
+        works(worker, NAMES[3:])
+
+
+@at_both
+def test_a_new_process_works_on_a_full_disk(disk: Path, level: str) -> None:
+    filled(disk, level).close()
+    fill(disk)
+    for names in (NAMES, NAMES[3:]):
+        with Worker(disk / "storage", durability=level) as worker:
+            works(worker, names)
+    with Worker(disk / "storage", durability=level, expire_after=0) as worker:
+        assert worker.call("expire") == NAMES[6:]
+        assert staging_files(disk / "storage" / ".workdir") == []
+
+
+def test_a_new_process_works_beside_an_open_store(disk: Path) -> None:
+    with filled(disk, "segment") as first:
+        hog = fill(disk)
+        with Worker(disk / "storage") as second:
+            works(second, NAMES)
+        works(first, NAMES[3:])
+        hog.unlink()
+        assert first.store_segment(segment(NAMES[6], 2, bytes(1 << 20))).segments_received == 2
