@@ -25,8 +25,8 @@ KEEPING = [
         "what is over goes before an error says that there is no space",
         (
             Patch(
-                "FileStoreManager._make_room",
-                "self._housekeeping.make_room(file_id, deadline)",
+                "Engine._answer_with_room",
+                "self._housekeeping.make_room(request.file_id, deadline)",
                 "False",
             ),
         ),
