@@ -436,6 +436,20 @@ class InterruptedSendError(FabricError, RuntimeError):
     """The user asked to stop; what the store has stays there."""
 
 
+class TransferCancelledError(FabricError, RuntimeError):
+    """Somebody dropped the transfer while it was on its way; nothing was stored.
+
+    :ivar file_id: the transfer's id
+    """
+
+    def __init__(self, file_id: str) -> None:
+        super().__init__(
+            f"cancelled: its transfer {file_id} was dropped on the way. To store the file after"
+            " all, send it again"
+        )
+        self.file_id = file_id
+
+
 class FileChangedError(FabricError, ValueError):
     """A file became another while it was on its way; nothing mixed was stored.
 

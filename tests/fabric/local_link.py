@@ -30,13 +30,13 @@ Handler = Callable[[Any], "Reply | ErrorReply"]
 class LocalLink(Link):
     """Asks the handlers of a store directly; ``faults`` says what happens to each request."""
 
-    def __init__(self, storage: Path, faults: Iterator[str], limits: dict[str, int]) -> None:
+    def __init__(self, storage: Path, faults: Iterator[str], limits: dict[str, Any]) -> None:
         self.notices: list[str] = []
         self.answer_timeout = 1.0
         self.retry_for = 3600.0
         self.notice = self.notices.append
         self.stop = threading.Event()
-        self._config = replace(ServiceConfig(str(storage), str(storage)), **limits)  # type: ignore[arg-type]
+        self._config = replace(ServiceConfig(str(storage), str(storage)), **limits)
         self.faults = faults
         self._slowest = {}
         self.override: dict[str, Callable[[Handler, Message], Reply | ErrorReply]] = {}
@@ -86,7 +86,7 @@ class LocalLink(Link):
 
 
 @contextmanager
-def local(storage: Path, *faults: str, **limits: int) -> Iterator[LocalLink]:
+def local(storage: Path, *faults: str, **limits: Any) -> Iterator[LocalLink]:
     """A link to a store; ``limits`` are those of the service's configuration."""
     with LocalLink(storage, iter(faults), limits) as link:
         assert isinstance(link, LocalLink)

@@ -119,3 +119,21 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_got(
 @pytest.mark.parametrize("name", ["", "/"])
 def test_what_is_no_name_is_wrong_usage(run: Run, name: str) -> None:
     assert run(commands.get, name)[0] == 2
+
+
+def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
+    run: Run, link: LocalLink, tmp_path: Path, path: Path
+) -> None:
+    def cancelled(handler: Handler, message: Message) -> Reply | ErrorReply:
+        if message.other_fields["segment_number"] == "2":
+            link.manager.cancel(message.other_fields["file_id"])
+        return handler(message)
+
+    other = tmp_path / "other"
+    other.write_bytes(b"other")
+    link.override[STORE_TOPIC] = cancelled
+    code, output = run(commands.send, path, other, "--segment-size", "600")
+    assert code == 1
+    assert f"Error: {path}: cancelled: its transfer" in output
+    assert (tmp_path / "storage" / "other").read_bytes() == b"other"
+    assert not (tmp_path / "storage" / path.name).exists()

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from local_link import Handler, Message, local
+from local_link import Handler, LocalLink, Message, local
 
 from txstore.dxl import (
     FabricError,
@@ -21,6 +21,7 @@ from txstore.dxl import (
     GaveUpError,
     InterruptedSendError,
     RemoteError,
+    TransferCancelledError,
     UnsendableNameError,
 )
 from txstore.dxl import link as link_module
@@ -285,3 +286,55 @@ def test_equal_files_come_into_one_folder_at_once(tmp_path: Path, path: Path) ->
         fetcher.get("stored", tmp_path / "one", meanwhile)
     for name in ("one", "two"):
         assert (tmp_path / name).read_bytes() == path.read_bytes()
+
+
+def cancel_at(link: LocalLink, number: str) -> list[str]:
+    """Have somebody else cancel the transfer before its n-th segment comes, once; its id."""
+    cancelled: list[str] = []
+
+    def store(handler: Handler, message: Message) -> Reply | ErrorReply:
+        if message.other_fields["segment_number"] == number and not cancelled:
+            cancelled.append(message.other_fields["file_id"])
+            assert link.manager.cancel(cancelled[0]).segments_received
+        return handler(message)
+
+    link.override[STORE_TOPIC] = store
+    return cancelled
+
+
+@pytest.mark.parametrize("level", ["segment", "file"])
+@pytest.mark.parametrize("number", ["2", "5", "11"])
+def test_a_transfer_that_somebody_cancels_is_not_begun_anew(
+    tmp_path: Path, path: Path, number: str, level: str
+) -> None:
+    with local(tmp_path / "storage", durability=level) as link:
+        cancelled = cancel_at(link, number)
+        sender = FileSender(link, segment_size=100)
+        with pytest.raises(TransferCancelledError, match="cancelled") as caught:
+            sender.send(path)
+        assert [caught.value.file_id] == cancelled
+        assert link.manager.transfers() == []
+        assert not (tmp_path / "storage" / path.name).exists()
+        assert sender.send(path).segments == 11
+
+
+@pytest.mark.parametrize(
+    ("level", "told"), [("file", "new boot"), ("none", "new boot"), ("segment", "nothing")]
+)
+def test_a_transfer_that_a_power_loss_may_have_taken_is_begun_anew(
+    tmp_path: Path, path: Path, level: str, told: str
+) -> None:
+    with local(tmp_path / "storage", durability=level) as link:
+        cancelled = cancel_at(link, "5")
+
+        def status(handler: Handler, message: Message) -> Reply | ErrorReply:
+            answer = handler(message)
+            assert isinstance(answer, Reply)
+            if not cancelled:
+                return answer
+            epoch = None if told == "nothing" else "another"
+            return json_reply({**json.loads(answer.payload), "epoch": epoch})
+
+        link.override[Topics().status] = status
+        FileSender(link, segment_size=100).send(path)
+    assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()

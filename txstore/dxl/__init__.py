@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         NoAnswerError,
         NoConnectionError,
         RemoteError,
+        TransferCancelledError,
         UnsendableNameError,
     )
     from txstore.dxl.fetcher import FileFetcher
@@ -42,6 +43,7 @@ _HOMES = {
     "SendProgress": "sender",
     "SentFile": "sender",
     "ServiceConfig": "config",
+    "TransferCancelledError": "errors",
     "UnsendableNameError": "errors",
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "SendProgress",
     "SentFile",
     "ServiceConfig",
+    "TransferCancelledError",
     "UnsendableNameError",
 ]
 

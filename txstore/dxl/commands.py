@@ -181,16 +181,25 @@ def send(
     stops it and leaves what was sent; a second one, right after, drops that too.
     """
     targets = _targets(files, to)
-    from txstore.dxl.errors import FileChangedError, RemoteError, UnsendableNameError
+    from txstore.dxl.errors import (
+        FileChangedError,
+        RemoteError,
+        TransferCancelledError,
+        UnsendableNameError,
+    )
     from txstore.dxl.sender import FileSender
 
+    of_one_file = (
+        *(FileChangedError, RemoteError, TransferCancelledError, UnsendableNameError),
+        OSError,
+    )
     failed = 0
     with connected(config_dir, timeout, retry_for) as link:
         sender = FileSender(link, store_topic=topic, segment_size=segment_size)
         for path, name in targets:
             try:
                 _send(sender, link, path, name, quiet=quiet)
-            except (FileChangedError, RemoteError, UnsendableNameError, OSError) as error:
+            except of_one_file as error:
                 if isinstance(error, TimeoutError | BrokenPipeError):
                     raise  # nobody answers, or reads: it would be the same with the other files
                 failed += 1

@@ -10,6 +10,7 @@ from txstore.errors import (
     NoConnectionError,
     NotSentError,
     RemoteError,
+    TransferCancelledError,
     UnsendableNameError,
     UnsendableTextError,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "NoConnectionError",
     "NotSentError",
     "RemoteError",
+    "TransferCancelledError",
     "UnsendableNameError",
     "UnsendableTextError",
 ]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 from txstore import FileStoreManager, FileStoreProp, FileStoreResultProp
+from txstore.disk import Disk
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
@@ -76,6 +77,9 @@ class StoreHandlers:
         self._manager = manager
         self._on_replaced = on_replaced
         self._config = config
+        level = config.durability
+        # Below this level a power loss may take what was acknowledged.
+        self._epoch = level if level == "segment" else Disk().boot_id() or None
         self._stored = StoredFiles(manager.storage_dir, manager.working_dir, manager.stored_sha256)
         self._hashes = _HashCache(HASHES_KEPT)
 
@@ -174,7 +178,7 @@ class StoreHandlers:
             raise FieldError("A file_id should be given", field="file_id", received=file_id)
         status = self._manager.status(file_id)
         if status is None:
-            return status_reply(StatusAnswer(file_id, "unknown"))
+            return status_reply(StatusAnswer(file_id, "unknown", epoch=self._epoch))
         return status_reply(
             StatusAnswer(
                 file_id,
@@ -182,6 +186,7 @@ class StoreHandlers:
                 status.segments_received,
                 status.bytes_received,
                 status.sha256,
+                self._epoch,
             )
         )
 

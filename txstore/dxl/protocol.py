@@ -105,6 +105,8 @@ class StatusAnswer:
     :ivar segments_received: number of the last segment received
     :ivar bytes_received: bytes received
     :ivar sha256: hex SHA-256 of those bytes, ``None`` where the store does not know it
+    :ivar epoch: as long as this is the same, nothing that was acknowledged can have been lost: what
+        is unknown then was cancelled, or expired.  ``None``: not told
     """
 
     file_id: str
@@ -112,6 +114,7 @@ class StatusAnswer:
     segments_received: int = 0
     bytes_received: int = 0
     sha256: str | None = None
+    epoch: str | None = None
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> StatusAnswer:

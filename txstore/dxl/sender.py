@@ -15,6 +15,7 @@ from txstore.dxl.errors import (
     NoAnswerError,
     NotSentError,
     RemoteError,
+    TransferCancelledError,
     UnsendableNameError,
 )
 from txstore.dxl.link import Link, Patience, is_temporary
@@ -129,6 +130,7 @@ class FileSender:
         :raises UnsendableNameError: the name is not UTF-8
         :raises GaveUpError: nothing went forward for the link's ``retry_for`` seconds
         :raises RemoteError: the store refuses
+        :raises TransferCancelledError: somebody cancelled it, as far as the service can tell
         :raises InterruptedSendError: the link was stopped
         :raises OSError: the file cannot be read
         """
@@ -194,7 +196,8 @@ class FileSender:
         return self._resumable
 
     def _send_under(self, file_id: str, source: Source, progress: Progress) -> SentFile:
-        point = self._resume_point(file_id, source)
+        status = self.status(file_id)
+        point = self._resume_point(status, source)
         resumed_from = source.offset
         sent = 0
         patience = Patience(self._link)
@@ -214,7 +217,11 @@ class FileSender:
             except (_MovedError, _TooLargeError) as error:
                 # Another sender of the same file may be at it: the pause lets it go ahead.
                 patience.use(error)
-                point = self._resume_point(file_id, source)
+                before, status = status, self.status(file_id)
+                lost_nothing = status.epoch is not None and status.epoch == before.epoch
+                if status.state == "unknown" and point and lost_nothing:
+                    raise TransferCancelledError(file_id) from error
+                point = self._resume_point(status, source)
                 continue
             source.acknowledged(data)
             sent += 1
@@ -256,14 +263,13 @@ class FileSender:
         else:
             raise error
 
-    def _resume_point(self, file_id: str, source: Source) -> int | None:
+    def _resume_point(self, status: StatusAnswer, source: Source) -> int | None:
         """Number of the last segment the store has, with ``source`` set behind its bytes.
 
         ``None`` if the whole file is stored already.
 
         :raises _IdTakenError: the store has other bytes under this id
         """
-        status = self.status(file_id)
         if status.state == "unknown":
             source.rewind()
             return 0
