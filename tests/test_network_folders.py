@@ -25,7 +25,11 @@ class NetworkDisk(Disk):
         return self._fstype if path.is_relative_to(self._folder) else super().file_system(fd)
 
 
-@pytest.mark.parametrize("fstype", sorted(NETWORK_FILE_SYSTEMS))
+OF_PROGRAMS = """fuse fuse.juicefs fuse.rclone fuse.gcsfuse gcsfuse fuse.ceph-fuse fuse.mfs
+    fuse.blobfuse2 fuse.grpcfuse grpcfuse fuse.sshfs fuse.never-heard-of"""
+
+
+@pytest.mark.parametrize("fstype", [*sorted(NETWORK_FILE_SYSTEMS), *OF_PROGRAMS.split()])
 def test_a_working_dir_on_a_network_is_refused(tmp_path: Path, fstype: str) -> None:
     with pytest.raises(NetworkFileSystemError) as caught:
         FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, fstype))
@@ -68,7 +72,9 @@ def test_only_the_working_dir_must_be_local(tmp_path: Path) -> None:
         FileStoreManager(storage, working, disk=NetworkDisk(working, "nfs4"))
 
 
-@pytest.mark.parametrize("fstype", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", ""])
+@pytest.mark.parametrize(
+    "fstype", ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "fuseblk", "fuse.fuse-overlayfs", ""]
+)
 def test_local_and_unknown_file_systems_are_taken(tmp_path: Path, fstype: str) -> None:
     FileStoreManager(tmp_path, disk=NetworkDisk(tmp_path, fstype)).close()
 

@@ -49,11 +49,26 @@ _MADV_POPULATE_WRITE = 23
 #: How much a folder's file system must have left not to count as full (bytes).
 _ROOM = 64 * 1024
 
-#: File systems whose locks and shared memory cannot be relied on between machines.
+#: File systems whose locks and shared memory cannot be relied on between machines, or between a
+#: virtual machine and its host.
 NETWORK_FILE_SYSTEMS = frozenset(
-    """9p afs beegfs ceph cifs coda gfs2 gpfs lustre ncpfs nfs nfs4 ocfs2 orangefs smb3 smbfs
-    virtiofs fuse.glusterfs fuse.s3fs fuse.sshfs""".split()  # noqa: SIM905 - a page of quotes less
+    """9p acfs afs beegfs ceph cifs coda davfs drvfs fakeowner gfs gfs2 glusterfs gpfs lustre mfs
+    ncpfs nfs nfs4 ocfs2 orangefs osxfs panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs
+    vmhgfs""".split()  # noqa: SIM905 - a page of quotes less
 )
+#: What is known of file systems that a program of the user's carries: these are local.
+_LOCAL_FUSE = frozenset(
+    """fuseblk fuse.bindfs fuse.cryfs fuse.encfs fuse.ext2 fuse.fuse-overlayfs fuse.fuse2fs
+    fuse.gocryptfs fuse.mergerfs""".split()  # noqa: SIM905
+)
+
+
+def is_network(fstype: str) -> bool:
+    """Whether locks and shared memory may not reach all who use a file system of this type.
+
+    A FUSE is taken for a network's unless it is known to be local: there are too many to name.
+    """
+    return fstype in NETWORK_FILE_SYSTEMS or ("fuse" in fstype and fstype not in _LOCAL_FUSE)
 
 
 @cache
@@ -263,6 +278,20 @@ class Disk:
                     yield entry.name
         finally:
             os.close(own)
+
+    def lock_folder(self, fd: int) -> int | None:
+        """Keep a cleaner of temporary folders (``systemd-tmpfiles``) away from a folder and all
+        below it, for as long as the descriptor that is answered is open: by a shared lock on the
+        folder, which any number may hold.  ``None`` where that cannot be had."""
+        own = None
+        try:
+            own = _readable(fd)
+            fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            if own is not None:
+                os.close(own)
+            return None
+        return own
 
     # --- locks -------------------------------------------------------------------------------
 

@@ -20,7 +20,7 @@ from stat import S_IMODE, S_ISGID
 from txstore import clock
 from txstore.clock import Moment
 from txstore.descriptors import Inode, close_ours, inode_of, leads_to
-from txstore.disk import COPYING_FILE_SYSTEMS, NETWORK_FILE_SYSTEMS, Disk, is_supported
+from txstore.disk import COPYING_FILE_SYSTEMS, Disk, is_network, is_supported
 from txstore.errors import (
     NetworkFileSystemError,
     OptionError,
@@ -87,6 +87,7 @@ class Home:
         )
         self._check_apart(self.storage_dir, self.working_dir)
         self._fds: list[int] = []
+        self._locked: list[int] = []
         self._inodes: dict[int, Inode] = {}
         self._durable = False
         self._hidden_staging: int | None = None
@@ -113,13 +114,18 @@ class Home:
         if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):
             raise _not_apart(self.storage_dir, self.working_dir)  # one folder, by a bind mount
         fstype = self.disk.file_system(self.working)
-        if fstype in NETWORK_FILE_SYSTEMS and not allow_network_fs:
+        if is_network(fstype) and not allow_network_fs:
             raise NetworkFileSystemError(self.working_dir, fstype)
         self.copies = fstype in COPYING_FILE_SYSTEMS
         if self.copies:
             # What the journal wrote ahead can be overwritten on a full disk then.  (What is staged
             # is published, and keeps what such a file system does for the user's files.)
             self.disk.overwrite_in_place(self.working)
+        for fd in (self.storage, self.working):
+            locked = self.disk.lock_folder(fd)
+            if locked is not None:
+                self._inodes[locked] = self._inodes[fd]
+                self._locked.append(locked)
         self.locks = self._subfolder(self.working, _LOCKS)
         self.staging = self._subfolder(self.working, _STAGING)
         if self.copies:
@@ -290,8 +296,9 @@ class Home:
         return True
 
     def close(self) -> None:
-        while self._fds:
-            self.disk.close(self._fds.pop())
+        for fds in (self._fds, self._locked):
+            while fds:
+                self.disk.close(fds.pop())
 
     def has_descriptors(self) -> bool:
         """Whether they are its own still, as far as the first of them tells, which has the lowest
@@ -300,9 +307,10 @@ class Home:
 
     def forget(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""
-        while self._fds:
-            fd = self._fds.pop()
-            close_ours(self.disk, fd, self._inodes.pop(fd, None))
+        for fds in (self._fds, self._locked):
+            while fds:
+                fd = fds.pop()
+                close_ours(self.disk, fd, self._inodes.pop(fd, None))
 
     def _keep(self, fd: int) -> int:
         self._fds.append(fd)

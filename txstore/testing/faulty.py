@@ -19,7 +19,15 @@ from txstore.testing.sqlite import SimulatedConnection, kind_of
 
 T = TypeVar("T")
 
-_OPENING = ("create", "create_there", "open", "open_or_create", "open_index", "open_folder")
+_OPENING = (
+    "create",
+    "create_there",
+    "open",
+    "open_or_create",
+    "open_index",
+    "open_folder",
+    "lock_folder",
+)
 _READING = (
     *("pread", "size", "fstat", "stat", "read_link", "list_folder"),
     *("new_file", "acl", "default_acl"),
@@ -155,7 +163,7 @@ def _asking(call: str) -> Callable[..., Any]:
             possible = _halved(*args) if short else args
             possible = _within_space(call, possible) if self.full else possible
             done = real(self, *possible, **options)
-            if call in _OPENING:
+            if call in _OPENING and done is not None:
                 with self._mutex:
                     self._opened.add(done)
             return done
