@@ -338,3 +338,35 @@ def test_a_transfer_that_a_power_loss_may_have_taken_is_begun_anew(
         link.override[Topics().status] = status
         FileSender(link, segment_size=100).send(path)
     assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("then", ["replaced", "removed"])
+def test_what_was_got_of_a_file_that_is_not_stored_any_more_does_not_stay(
+    tmp_path: Path, path: Path, then: str
+) -> None:
+    targets = tmp_path / "targets"
+    targets.mkdir()
+    with local(tmp_path / "storage") as link:
+        FileSender(link).send(path, "stored")
+        fetcher = FileFetcher(link, segment_size=600)
+
+        def stop(done: int, _size: int) -> None:
+            if done == 600:
+                raise InterruptedSendError("stopped by the user")
+
+        with pytest.raises(InterruptedSendError):
+            fetcher.get("stored", targets / "one", stop)
+        assert len(list(targets.iterdir())) == 1
+        if then == "replaced":
+            path.write_bytes(b"new")
+            FileSender(link).send(path, "stored")
+            fetcher.get("stored", targets / "one")
+            assert [each.name for each in targets.iterdir()] == ["one"]
+            return
+
+        def remove(_done: int, _size: int) -> None:
+            (tmp_path / "storage" / "stored").unlink(missing_ok=True)
+
+        with pytest.raises(RemoteError, match="No file"):
+            fetcher.get("stored", targets / "one", remove)
+        assert list(targets.iterdir()) == []

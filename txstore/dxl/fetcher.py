@@ -8,6 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from txstore.dxl.errors import FabricError, FileChangedError, RemoteError
@@ -24,6 +25,7 @@ from txstore.dxl.protocol import (
 )
 
 _BLOCK = 1024 * 1024
+_PART = ".txstore-part"
 
 
 class FileFetcher:
@@ -88,10 +90,15 @@ class FileFetcher:
         fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
         with os.fdopen(fd, "r+b") as file:
             _lock(file, part)
+            _remove_other_parts(folder, base, part)
             try:
                 self._complete(file, name, version, progress)
             except FileChangedError:
                 os.unlink(part)
+                raise
+            except RemoteError as error:
+                if error.kind == ErrorKind.NOT_FOUND:  # removed on the way
+                    os.unlink(part)
                 raise
             file.flush()
             os.fsync(file.fileno())
@@ -169,11 +176,26 @@ def check_target(target: str | os.PathLike[str]) -> None:
 
 
 def _part_name(base: str, version: StoredVersion) -> str:
+    # The file's hash, so that only bytes of this version are gone on with.
+    return f"{_parts_of(base)}{version.sha256[:32]}{_PART}"
+
+
+def _parts_of(base: str) -> str:
     # The target's name, so that two targets in one folder have a part each though their bytes are
-    # the same; the file's hash, so that only bytes of this version are gone on with.  Both hashed,
-    # because names may be as long as the file system allows already.
-    both = os.fsencode(f"{version.sha256}/{base}")
-    return f".{hashlib.sha256(both).hexdigest()}.txstore-part"
+    # the same.  Hashed, because names may be as long as the file system allows already.
+    return f".{hashlib.sha256(os.fsencode(base)).hexdigest()[:32]}-"
+
+
+def _remove_other_parts(folder: str, base: str, part: str) -> None:
+    """Remove what interrupted calls brought of versions that are stored no more."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if not (name.startswith(_parts_of(base)) and name.endswith(_PART)) or path == part:
+            continue
+        # Whoever holds its lock is still getting it, and sees to it.
+        with suppress(OSError, FabricError), open(path, "rb") as other:
+            _lock(other, path)
+            os.unlink(path)
 
 
 def _lock(file: BinaryIO, part: str) -> None:
