@@ -11,7 +11,7 @@ from support import message, published, send, transfer_messages
 
 from txstore import FileStoreManager
 from txstore.disk import NETWORK_FILE_SYSTEMS, Disk
-from txstore.errors import NetworkFileSystemError
+from txstore.errors import NetworkFileSystemError, UnfitFileSystemError
 
 
 class NetworkDisk(Disk):
@@ -87,3 +87,35 @@ def test_the_file_system_is_the_one_that_holds_the_folder() -> None:
                 assert Disk().file_system(fd) == wanted
             finally:
                 os.close(fd)
+
+
+class Lacking(Disk):
+    """A disk whose file system does not have a call."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def file_system(self, _fd: int) -> str:
+        return "somefs"
+
+
+class WithoutLinks(Lacking):
+    def link(self, *_: object, **__: object) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+class WithoutFolderFlush(Lacking):
+    def flush_folder(self, _fd: int) -> None:
+        raise OSError(self._number, os.strerror(self._number))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize(("disk", "call"), [(WithoutLinks, "link"), (WithoutFolderFlush, "fsync")])
+def test_a_file_system_without_a_call_is_named_with_it(
+    tmp_path: Path, disk: type[Lacking], call: str, number: int
+) -> None:
+    with pytest.raises(UnfitFileSystemError) as caught:
+        FileStoreManager(tmp_path, disk=disk(number))
+    assert (caught.value.fstype, caught.value.errno) == ("somefs", number)
+    assert call in caught.value.call
+    assert "somefs" in str(caught.value)

@@ -367,6 +367,25 @@ class NetworkFileSystemError(StoreDiskError):
         self.fstype = fstype
 
 
+class UnfitFileSystemError(StoreDiskError):
+    """The file system lacks a call that the store's promises rest on.
+
+    :ivar fstype: type of the file system
+    :ivar call: the call that it refuses
+    """
+
+    def __init__(self, number: int, path: str, fstype: str, call: str) -> None:
+        super().__init__(
+            number,
+            f"The file system ({fstype or 'of an unknown type'}) refuses {call}"
+            f" ({os.strerror(number)}), without which nothing can be kept safe there. Use folders"
+            " on ext4, XFS, Btrfs or tmpfs",
+            path,
+        )
+        self.fstype = fstype
+        self.call = call
+
+
 class UnsupportedPlatformError(StoreDiskError):
     """txstore cannot keep its promises on this operating system."""
 

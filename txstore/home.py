@@ -13,7 +13,8 @@ import json
 import os
 import re
 import secrets
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from stat import S_IMODE, S_ISGID
 
@@ -26,6 +27,7 @@ from txstore.errors import (
     OptionError,
     ReplacedError,
     StoreMismatchError,
+    UnfitFileSystemError,
     UnsupportedPlatformError,
 )
 from txstore.paths import HIDDEN, is_within
@@ -33,6 +35,8 @@ from txstore.paths import HIDDEN, is_within
 DEFAULT_WORKING_DIR = ".workdir"
 JOURNAL = "journal.db"
 _TEMPORARY_MARKER = re.compile(r"store-[0-9a-f]{32}\Z")
+#: What a file system answers that does not have a call.
+_NO_SUCH_CALL = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _STAGING, _LOCKS, _MARKER = "staging", "locks", "store"
 _GROUP_SHARES = 0o060
 
@@ -262,10 +266,26 @@ class Home:
         if self._durable:
             return
         for fd in self._fds:
-            self.disk.flush_folder(fd)
+            with self.needing("fsync of a folder", fd):
+                self.disk.flush_folder(fd)
         for path in (self.storage_dir, self.working_dir):
             self._flush_above(path)
         self._durable = True
+
+    @contextmanager
+    def needing(self, call: str, fd: int) -> Iterator[None]:
+        """Say of a call on a folder that its file system does not have which one that is.
+
+        :raises UnfitFileSystemError: it does not
+        """
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in _NO_SUCH_CALL:
+                raise
+            fstype = self.disk.file_system(fd)
+            path = self.storage_dir if fd == self.storage else self.working_dir
+            raise UnfitFileSystemError(error.errno, path, fstype, call) from error
 
     def _flush_above(self, path: str) -> None:
         real = os.path.realpath(path)
@@ -415,7 +435,8 @@ class Home:
             self.disk.rename(temporary, _MARKER, source_dir=hidden, target_dir=hidden)
         finally:
             self.disk.close(fd)
-        self.disk.flush_folder(hidden)
+        with self.needing("fsync of a folder", self.storage):
+            self.disk.flush_folder(hidden)
 
 
 def _not_apart(storage_dir: str, working_dir: str) -> OptionError:

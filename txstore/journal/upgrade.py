@@ -210,7 +210,8 @@ def _create(home: Home) -> None:
     _remove_leftovers(home)
     with _new_file(home) as (fd, temporary):
         _fill(home, fd, os.path.join(home.working_dir, temporary), store_id)
-    home.disk.link(temporary, JOURNAL, dir_fd=home.working)
+    with home.needing("link", home.working):
+        home.disk.link(temporary, JOURNAL, dir_fd=home.working)
     # Until its name is durable it has two links, and nobody opens it: SQLite would make a WAL, and
     # a WAL that outlives the name in a power loss looks like a journal that was lost.
     home.disk.flush_folder(home.working)
