@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -24,7 +25,7 @@ from support import LEVELS, at_each_level, journal_of
 from txstore import FileStoreManager
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
 from txstore.journal import schema
-from txstore.journal.upgrade import OLDER, migrate, migrations_folder
+from txstore.journal.upgrade import OLDER, migrations_folder
 from txstore.options import Level
 
 DATA = bytes(range(256)) * 8
@@ -44,8 +45,11 @@ def fresh(tmp_path: Path) -> Path:
 def migrated(tmp_path: Path) -> sa.Engine:
     """A journal as the migrations build it from nothing."""
     engine = sa.create_engine(f"sqlite:///{tmp_path / 'migrated.db'}")
+    config = Config()
+    config.set_main_option("script_location", str(migrations_folder()))
     with engine.begin() as connection:
-        migrate(connection)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
     return engine
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import filelock
 import pytest
+import sqlalchemy as sa
 from crew import Worker, WorkerDiedError, cut, last, segment, staging_files, visible, wait_for
 from data import make_journal_0001 as first
 from seam import Pause, PausingDisk, WatchedDisk
@@ -375,3 +376,57 @@ def test_bytes_that_may_be_unflushed_are_staged_anew_whoever_goes_on(
     with FileStoreManager(tmp_path, durability="none", disk=disk) as store:
         store.store_segment(message(parts[2], file_id="a", segment_number="3"))
     assert staged.stat().st_ino in disk.inodes
+
+
+# --- in strange surroundings ---------------------------------------------------------------------
+
+
+def test_listeners_of_an_application_do_not_reach_the_journal(
+    quiet: Path, request: pytest.FixtureRequest
+) -> None:
+    """As many have them, for all engines of SQLAlchemy."""
+
+    def begin(connection: sa.Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def connect(connection: Any, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode=DELETE")
+
+    for name, listener in (("begin", begin), ("connect", connect)):
+        sa.event.listen(sa.Engine, name, listener)
+        request.addfinalizer(partial(sa.event.remove, sa.Engine, name, listener))
+    with FileStoreManager(quiet) as store:
+        finish(store)
+    assert revision(journal_of(quiet)) == schema.REVISION
+
+
+def test_a_package_in_a_zip_finds_its_migrations(quiet: Path, tmp_path: Path) -> None:
+    package = Path(sys.modules["txstore"].__file__ or "").parent
+    shutil.copytree(package, tmp_path / "zipped" / "txstore")
+    if not (package / "migrations").exists():
+        shutil.copytree(migrations_folder(), tmp_path / "zipped" / "txstore" / "migrations")
+    zipped = shutil.make_archive(str(tmp_path / "txstore"), "zip", tmp_path / "zipped")
+    script = """\
+import sys
+sys.path.insert(0, sys.argv[1])
+import txstore
+assert txstore.__file__.startswith(sys.argv[1]), txstore.__file__
+txstore.FileStoreManager(sys.argv[2]).close()
+"""
+    subprocess.run([sys.executable, "-c", script, zipped, quiet], check=True, cwd=tmp_path)
+    assert revision(journal_of(quiet)) == schema.REVISION
+
+
+def test_the_journal_ends_an_upgrade_as_a_new_one_begins(quiet: Path, tmp_path: Path) -> None:
+    FileStoreManager(quiet).close()
+    FileStoreManager(tmp_path / "new").close()
+
+    def tables(journal: Path) -> dict[str, list[tuple[Any, ...]]]:
+        with closing(sqlite3.connect(journal)) as connection:
+            names = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
+            return {
+                name: connection.execute(f"PRAGMA table_xinfo({name})").fetchall()
+                for (name,) in names.fetchall()
+            }
+
+    assert tables(journal_of(quiet)) == tables(journal_of(tmp_path / "new"))

@@ -20,5 +20,7 @@ def upgrade() -> None:
     op.add_column(
         "transfer", sa.Column("overlapped", sa.Integer, nullable=False, server_default="0")
     )
-    transfer = sa.table("transfer", sa.column("overlapped"), sa.column("durable_segments"))
+    transfer = sa.table(
+        "transfer", *(sa.column(n, sa.Integer) for n in ("overlapped", "durable_segments"))
+    )
     op.execute(transfer.update().values(overlapped=2).where(transfer.c.durable_segments == 0))

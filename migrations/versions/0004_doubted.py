@@ -19,5 +19,5 @@ depends_on = None
 
 def upgrade() -> None:
     op.execute("ALTER TABLE transfer RENAME COLUMN overlapped TO doubted")
-    transfer = sa.table("transfer", sa.column("doubted"))
+    transfer = sa.table("transfer", sa.column("doubted", sa.Integer))
     op.execute(transfer.update().values(doubted=1).where(transfer.c.doubted != 0))

@@ -161,11 +161,11 @@ JOURNAL = [
         "an upgrade is one transaction",
         (
             Patch(
-                "_begin_immediate",
-                "connection.exec_driver_sql('BEGIN IMMEDIATE')",
+                "exclusive",
+                "raw.execute('BEGIN IMMEDIATE')",
                 """\
-                connection.exec_driver_sql('BEGIN IMMEDIATE')
-                connection.exec_driver_sql('COMMIT')""",
+                raw.execute('BEGIN IMMEDIATE')
+                raw.execute('COMMIT')""",
             ),
         ),
         ("tests/crash/test_upgrading.py",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import re
@@ -12,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from functools import lru_cache
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -332,14 +334,11 @@ def _build(connection: sqlite3.Connection) -> None:
 
 
 @contextmanager
-def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sa.Connection]:
+def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sqlite3.Connection]:
     """A connection inside one transaction that nobody else can write beside; committed at the end
     of the body, rolled back if it raises.  The caller holds the journal lock.
 
     :param folder_fd: descriptor of the working dir
-
-    Alembic on SQLite is not transactional by itself: the driver would commit before each DDL
-    statement.  Here no driver begins or commits anything.
     """
     copies = disk.file_system(folder_fd) in COPYING_FILE_SYSTEMS
     # All that is in it may be written anew, more than once.
@@ -347,17 +346,16 @@ def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sa.Connection]:
     deadline = Deadline(BUSY_TIMEOUT)
     with forks.opening, held(disk, path, deadline, copies=copies, growth=growth):
         raw = handles.open_writing(disk, path)
-        # No pool closes it, and nothing else does.
-        engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=sa.pool.StaticPool)
-        sa.event.listen(engine, "begin", _begin_immediate)
         try:
-            with engine.begin() as connection:
-                yield connection
-        except sqlite3.Error as error:
-            raise translate(error, path, disk) from error
-        except sa.exc.DBAPIError as error:
-            if isinstance(error.orig, sqlite3.Error):
-                raise translate(error.orig, path, disk) from error.orig
+            raw.execute("BEGIN IMMEDIATE")
+            yield raw
+            if raw.in_transaction:
+                raw.execute("COMMIT")
+        except BaseException as error:
+            with suppress(sqlite3.Error):
+                raw.rollback()
+            if isinstance(error, sqlite3.Error):
+                raise translate(error, path, disk) from error
             raise
         finally:
             _settle_and_close(raw, disk, path, folder_fd)
@@ -379,20 +377,50 @@ def _settle_and_close(raw: sqlite3.Connection, disk: Disk, path: str, folder_fd:
         handles.close_settled(raw)
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+def migrate(connection: sqlite3.Connection) -> None:
+    """Run all missing revisions inside the connection's transaction.
 
-
-def migrate(connection: sa.Connection) -> None:
-    """Run all missing revisions inside the connection's transaction."""
+    Alembic says what is to be done, and runs nothing: through an engine of SQLAlchemy an
+    application's own listeners, which it may have for all engines, would run too.  And its
+    own loader of scripts needs a folder, which there is none of in a zip.
+    """
     # Alembic takes 0.2 s to import, and a current journal never needs it.
-    from alembic import command
-    from alembic.config import Config
+    from alembic.migration import MigrationContext
+    from alembic.operations import Operations
 
-    config = Config()
-    config.set_main_option("script_location", str(migrations_folder()).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    command.upgrade(config, schema.REVISION)
+    [(found,)] = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    for script in _scripts():
+        if script["revision"] <= found:
+            continue
+        text = io.StringIO()
+        options = {"as_sql": True, "literal_binds": True, "output_buffer": text}
+        context = MigrationContext.configure(dialect_name="sqlite", opts=options)
+        with Operations.context(context):
+            script["upgrade"]()
+        for statement in _statements(text.getvalue()):
+            connection.execute(statement)
+        connection.execute("UPDATE alembic_version SET version_num = ?", (script["revision"],))
+
+
+def _scripts() -> Iterator[dict[str, Any]]:
+    """What the revisions' scripts define, oldest first."""
+    folder = resources.files("txstore") / "migrations" / "versions"
+    if not folder.is_dir():
+        folder = migrations_folder() / "versions"
+    for one in sorted(folder.iterdir(), key=lambda one: one.name):
+        if one.name.endswith(".py"):
+            script: dict[str, Any] = {"__name__": one.name}
+            exec(compile(one.read_text(encoding="utf-8"), one.name, "exec"), script)
+            yield script
+
+
+def _statements(text: str) -> Iterator[str]:
+    statement = ""
+    for line in text.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def migrations_folder() -> Path:
@@ -422,5 +450,9 @@ def upgrade_by_hand(working_dir: str, run: Any) -> None:
             opened.callback(disk.close, fd)
         locks = Locks(disk, folder, fds[1], os.stat(path).st_mode & 0o777)
         opened.callback(locks.close)
-        with locks.journal.held(Deadline(30.0)), exclusive(disk, path, fds[0]) as connection:
-            run(connection)
+        with locks.journal.held(Deadline(30.0)), exclusive(disk, path, fds[0]) as raw:
+            # No pool closes it, and nothing begins another transaction.
+            pool = sa.pool.StaticPool
+            engine = sa.create_engine("sqlite://", creator=lambda: raw, poolclass=pool)
+            with engine.begin() as connection:
+                run(connection)
