@@ -286,8 +286,8 @@ def _fill(home: Home, fd: int, path: str, store_id: str) -> None:
     _write(home.disk, fd, template, 0)
     try:
         with forks.opening, closing(connect(home.disk, path, "rw")) as connection:
-            connection.execute("PRAGMA journal_mode=MEMORY")
             connection.execute("PRAGMA synchronous=OFF")  # flushed as a whole afterwards
+            connection.execute("PRAGMA journal_mode=MEMORY")
             if not template:
                 _build(connection)
             connection.execute(sql, values)
