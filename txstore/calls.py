@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Generic, TypeVar
 
-from txstore import forks
+from txstore import forks, threads
 
 T = TypeVar("T")
 
@@ -20,10 +20,7 @@ class Calls(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._inside: dict[int, T] = {}  # by thread
-        self._condition = threading.Condition()
-        self._waited_for = False
-        self.opening = threading.RLock()
+        self.forget()
         forks.forget(self)
 
     def current(self) -> T | None:
@@ -57,9 +54,15 @@ class Calls(Generic[T]):
         with self._condition:
             self._condition.wait_for(lambda: all(one == me for one in list(self._inside)))
 
+    def let_go(self) -> None:
+        """After a call of this thread failed: let go of the locks here that the thread has."""
+        threads.let_go(self._lock)
+        threads.let_go(self.opening)
+
     def forget(self) -> None:
         """In a forked child: the threads whose calls are in flight do not live here."""
-        self._inside = {}
-        self._condition = threading.Condition()
+        self._inside: dict[int, T] = {}  # by thread
+        self._lock = threads.new_lock()
+        self._condition = threading.Condition(self._lock)
         self._waited_for = False
-        self.opening = threading.RLock()
+        self.opening = threads.new_lock()

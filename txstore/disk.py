@@ -521,4 +521,9 @@ def _readable(fd: int) -> int:
 
 def is_supported() -> bool:
     """Whether this operating system has what the store's promises rest on."""
-    return os.name == "posix" and sys.platform != "cygwin" and os.open in os.supports_dir_fd
+    try:
+        import posix
+    except ImportError:
+        return False
+    # Asked of the system's own function: eventlet puts another one in the place of `os.open`.
+    return sys.platform != "cygwin" and posix.open in os.supports_dir_fd

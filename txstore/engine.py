@@ -10,6 +10,7 @@ import errno
 import hashlib
 import logging
 import os
+import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -82,11 +83,12 @@ class Belongings:
 
     def are_ours(self) -> bool:
         """Whether they can be used."""
-        return (
-            not self._over
-            and forks.is_here(self._process)
-            and all(has_descriptors() for has_descriptors in self._checks)
-        )
+        if self._over or not forks.is_here(self._process):
+            return False
+        for has_descriptors in self._checks:  # noqa: SIM110 - asked at every call
+            if not has_descriptors():
+                return False
+        return True
 
     def let_go(self) -> None:
         """Close everything."""
@@ -116,7 +118,13 @@ def forget_lost() -> None:
 
 
 class Engine:
-    """The opened parts of a manager.  Thread-safe; of the process that opened it."""
+    """The opened parts of a manager.  Thread-safe; of the process that opened it.
+
+    :ivar spoilt: whether a call was cut off in the middle, so that nothing kept in memory is known
+        to be right; it is used by nobody else then, and closed when its last call is over
+    """
+
+    spoilt = False
 
     def __init__(self, options: Options) -> None:
         forks.here()
@@ -177,8 +185,24 @@ class Engine:
         keeping.settle_left(Deadline(options.lock_timeout))
 
     def is_usable(self) -> bool:
-        """Whether this is the process that opened it, and its descriptors are its own still."""
-        return self._belongings.are_ours()
+        """Whether nothing is known against it, this is the process that opened it, and its
+        descriptors are its own still."""
+        return not self.spoilt and self._belongings.are_ours()
+
+    def let_go(self) -> None:
+        """After a call of this thread failed, wherever: let go of all locks that the thread has.
+        May be cut off, and called again."""
+        try:
+            self._records.journal.let_go()
+        except sqlite3.Error as error:
+            logger.warning("A connection to the journal could not be closed: %s", error)
+        self._locks.let_go()
+        for part in (self._staging, self._publisher, self._housekeeping):
+            part.let_go()
+
+    def abandon(self) -> None:
+        """Let go of everything without waiting for anybody."""
+        self._release()
 
     def close(self) -> None:
         """Let go of everything, waiting for the journal lock.  No call is inside."""

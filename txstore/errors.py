@@ -246,6 +246,16 @@ class BusyError(TxStoreError, _WaitedError):
     """The service reads other files just now; the same request can be sent again."""
 
 
+class StoreNotPicklableError(TxStoreError, TypeError):
+    """A manager holds locks and open files of its process, so it cannot be pickled or copied."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "A FileStoreManager cannot be pickled or copied: give the other side its storage_dir"
+            " and working_dir, and open another FileStoreManager over them there."
+        )
+
+
 class StoreDiskError(TxStoreError, OSError):
     """The disk, or somebody working on it, stands in the way; ``errno`` and ``filename`` tell."""
 

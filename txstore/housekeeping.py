@@ -7,12 +7,11 @@ a transfer's lock: who holds it is working on it.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from txstore import clock
+from txstore import clock, threads
 from txstore.clock import Cutoff, Moment
 from txstore.descriptors import never_collect
 from txstore.errors import LockTimeoutError, TxStoreError
@@ -64,8 +63,8 @@ class Housekeeping:
         self._stamping, self._stamped = True, 0
         self._names: Iterator[str] | None = None
         self._given_back = 0  # counts transfers, completions and orphans
-        self._busy = threading.Lock()  # one slice at a time
-        self._making_room = threading.Lock()
+        self._busy = threads.new_lock()  # one slice at a time
+        self._making_room = threads.new_lock()
 
     def after_answer(self, file_id: str, deadline: Deadline) -> None:
         """One slice, if it is time; what goes wrong is logged, since the answer stands.
@@ -75,7 +74,7 @@ class Housekeeping:
         """
         at = self._home.now()
         due = at.ticks >= self._due
-        if not (due or self._behind) or not self._busy.acquire(blocking=False):
+        if not (due or self._behind) or not threads.acquire(self._busy, 0):
             return
         try:
             behind, self._behind = self._behind, False
@@ -128,7 +127,7 @@ class Housekeeping:
             attempt
         """
         before = self._given_back
-        if not self._making_room.acquire(timeout=deadline.left()):
+        if not threads.acquire(self._making_room, deadline.left()):
             return False
         try:
             self._expire([], deadline, spare=file_id)
@@ -271,6 +270,11 @@ class Housekeeping:
     def close(self) -> None:
         """Let go of the listing."""
         self._names = None
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._busy)
+        threads.let_go(self._making_room)
 
     def forget(self) -> None:
         """Let go of a listing of another process, or whose descriptor was closed: its number may be

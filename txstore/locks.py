@@ -18,10 +18,10 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
-from txstore import forks
+from txstore import forks, threads
 from txstore.descriptors import close_ours, inode_of
 from txstore.disk import NO_SPACE, Disk
 from txstore.errors import LockTimeoutError, ReplacedError
@@ -63,7 +63,7 @@ class Lock:
     def __init__(self, disk: Disk, folder: str, folder_fd: int, name: str, mode: int) -> None:
         self._disk, self._folder_fd, self._name, self._mode = disk, folder_fd, name, mode
         self.path = os.path.join(folder, name)
-        self._mutex = threading.Lock()
+        self._mutex = threads.new_lock()
         self._fd: int | None = None
         self._inode: tuple[int, int] | None = None
         self._process = forks.here()
@@ -76,9 +76,7 @@ class Lock:
         """
         # A thread waits here without asking the kernel: its flock on a shared descriptor would
         # succeed at once, whoever else in this process holds it.
-        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(
-            timeout=deadline.left()
-        ):
+        if not threads.acquire(self._mutex, deadline.left()):
             raise LockTimeoutError(self.path, deadline.timeout)
         try:
             fd = self._descriptor()
@@ -132,6 +130,15 @@ class Lock:
         if inode_of(found) != self._inode:
             raise ReplacedError(self.path, "lock file")
 
+    def let_go(self) -> None:
+        """After a call of this thread was cut off: let go of the lock, if the thread has it.  May
+        be cut off itself, and called again."""
+        if threads.is_mine(self._mutex):
+            if self._fd is not None:
+                with suppress(OSError):
+                    self._disk.unlock(self._fd)
+            threads.let_go(self._mutex)
+
     def forget(self) -> None:
         """Close an inherited descriptor; one that was closed already may be another file's now."""
         fd, self._fd = self._fd, None
@@ -141,7 +148,7 @@ class Lock:
     def close(self) -> None:
         """Close the lock's file.  Nobody waits here: a manager can be collected in the middle of a
         fork that is letting go of its journal, by the thread that holds this lock."""
-        if self._mutex.acquire(blocking=False):
+        if threads.acquire(self._mutex, 0):
             self._drop()
             self._mutex.release()
 
@@ -188,6 +195,9 @@ class Lock:
         return fd
 
     def _drop(self) -> None:
+        if self._fd is not None:
+            with suppress(OSError):
+                self._disk.unlock(self._fd)  # first: cut off in between, the lock is free
         fd, self._fd, self._inode = self._fd, None, None
         if fd is not None:
             self._disk.close(fd)
@@ -288,6 +298,11 @@ class Locks:
         finally:
             if held:
                 lock.release()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off: let go of all that it has."""
+        for lock in self._all():
+            lock.let_go()
 
     def forget(self) -> None:
         for lock in self._all():

@@ -14,13 +14,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from itertools import pairwise
 from stat import S_ISREG
 
+from txstore import threads
 from txstore.clock import Moment
 from txstore.descriptors import close_ours
 from txstore.errors import NameRefusedError
@@ -67,7 +67,7 @@ class Publisher:
         self._home, self._disk, self._places = home, home.disk, places
         self._staging, self._records, self._transfers = staging, records, transfers
         self._keeps = durability.keeps_files
-        self._mutex = threading.Lock()
+        self._mutex = threads.new_lock()
         self._flushed: OrderedDict[_Flushed, int] = OrderedDict()
 
     def resolve(self, claim: FileClaim, file_id: str | None) -> Place:
@@ -499,6 +499,10 @@ class Publisher:
         with self._mutex:
             while self._flushed:
                 self._disk.close(self._flushed.popitem()[1])
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._mutex)
 
     def forget(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import secrets
-import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from txstore import threads
 from txstore.errors import StagingDamagedError
 from txstore.home import Home
 from txstore.journal.rows import Transfer
@@ -45,7 +45,7 @@ class Staging:
     def __init__(self, home: Home) -> None:
         self._home, self._disk = home, home.disk
         self._letter: str | None = None
-        self._mutex = threading.Lock()
+        self._mutex = threads.new_lock()
         # Files nobody is using now, by their transfers: they are taken out while they are used.
         self._idle: OrderedDict[str, StagedFile] = OrderedDict()
 
@@ -266,6 +266,10 @@ class Staging:
         with self._mutex:
             while self._idle:
                 self._idle.popitem()[1].close()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._mutex)
 
     def forget(self) -> None:
         """Let go of files that another process opened, or that were closed by their numbers."""

@@ -10,13 +10,13 @@ import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
-from txstore import forks, status
+from txstore import forks, status, threads
 from txstore.calls import Calls
 from txstore.disk import Disk
 from txstore.engine import Engine, Options
-from txstore.errors import LockTimeoutError, StoreClosedError
+from txstore.errors import LockTimeoutError, StoreClosedError, StoreNotPicklableError, TxStoreError
 from txstore.limits import Limits
 from txstore.locks import Deadline
 from txstore.options import Durability, Level, file_mode, seconds
@@ -193,6 +193,9 @@ class FileStoreManager:
         self._calls.wait()
         self._engine.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise StoreNotPicklableError
+
     def __enter__(self) -> Self:
         if self._closed:
             raise StoreClosedError
@@ -212,11 +215,44 @@ class FileStoreManager:
         """Make a call with what is open in this process."""
         forks.here()
         deadline, calls = Deadline(self._lock_timeout), self._calls
-        outer = calls.current()
+        outer, engine = calls.current(), None
+        # Whatever strikes wherever, a Ctrl-C in the middle of letting go too: what this call took
+        # is let go of, in the inner layer or in the outer one.
         try:
-            return work(self._enter(deadline), deadline)
-        finally:
-            calls.leave(outer)
+            try:
+                engine = self._enter(deadline)
+                return work(engine, deadline)
+            except BaseException as error:
+                self._failed(engine, outer, error)
+                raise
+            finally:
+                calls.leave(outer)
+                if engine is not None and engine.spoilt:
+                    self._retire(engine)
+        except BaseException as error:
+            if not _is_told(error):
+                self._failed(engine, outer, error)
+                calls.leave(outer)
+                if engine is not None:
+                    self._retire(engine)
+            raise
+
+    def _failed(self, engine: Engine | None, outer: Engine | None, error: BaseException) -> None:
+        """Let go of what a call took."""
+        if engine is not None and not _is_told(error):
+            engine.spoilt = True
+        if outer is not None:
+            return  # this call was made in the middle of another, which still needs what it took
+        self._calls.let_go()
+        if engine is not None:
+            engine.let_go()
+
+    def _retire(self, engine: Engine) -> None:
+        """Close what a call was cut off in, when nobody uses it any more; the next call opens
+        anew, and so trusts nothing that was kept in memory."""
+        if not self._calls.are_using(engine):
+            engine.let_go()
+            engine.abandon()
 
     def _enter(self, deadline: Deadline) -> Engine:
         """:raises StoreClosedError: the manager is closed"""
@@ -231,11 +267,19 @@ class FileStoreManager:
             self._open_anew(engine, deadline)
 
     def _open_anew(self, old: Engine, deadline: Deadline) -> None:
-        """In a forked child, or after the descriptors were closed."""
-        if not self._calls.opening.acquire(timeout=deadline.left()):
+        """In a forked child, after the descriptors were closed, or after a call was cut off."""
+        if not threads.acquire(self._calls.opening, deadline.left()):
             raise LockTimeoutError(self.working_dir, deadline.timeout)
         try:
             if self._engine is old:
                 self._engine = Engine(self._options._replace(lock_timeout=deadline.left()))
         finally:
             self._calls.opening.release()
+
+
+def _is_told(error: BaseException) -> bool:
+    """Whether a call tells by this error how it went: one of the store's own, or the kernel's.
+    Any other strikes in the middle; a ``TimeoutError`` of a signal handler has no errno."""
+    return isinstance(error, TxStoreError) or (
+        isinstance(error, OSError) and error.errno is not None
+    )

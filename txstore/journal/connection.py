@@ -174,15 +174,22 @@ class Connection:
             if wal is not None:
                 wal.close()
             return
-        self.sqlite = self.wal = None
+        # Forgotten when it is closed: one that is cut off in between could be closed by nobody.
         if settled:
             handles.close_settled(connection)
         else:
             handles.close_unsettled(connection)
+        self.sqlite = self.wal = None
         if wal is not None:
             wal.close()
         if not handles.is_open(connection):
             self._index.let_go()
+
+    def let_go_locks(self) -> None:
+        """After a call of this thread was cut off: let go of what is not the journal's mutex."""
+        if self.wal is not None:
+            self.wal.let_go()
+        self._index.let_go_locks()
 
     def has_descriptors(self) -> bool:
         """Whether SQLite's descriptors are its own still, as far as the last of them tells."""

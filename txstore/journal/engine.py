@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from txstore import forks
+from txstore import forks, threads
 from txstore.disk import NO_SPACE, Disk
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.journal.connection import WAL_LIMIT, Connection
@@ -73,7 +72,7 @@ class Journal:
         self._lock, self._mode, self._copies = lock, mode, copies
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
-        self.mutex = threading.Lock()
+        self.mutex = threads.new_lock()
         self._connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
         self._translated = _Translated(self._connection)
         self._checkpoint_at = WAL_LIMIT
@@ -236,8 +235,8 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the journal.  The last connection of all checkpoints it."""
-        # No call is inside; but a Ctrl-C at a bad moment of one may have left the mutex locked.
-        if not self.mutex.acquire(timeout=_CLOSE_TIMEOUT):
+        # No call is inside; but a fork may be.
+        if not threads.acquire(self.mutex, _CLOSE_TIMEOUT):
             logger.warning("The journal stays open until the process ends: a call was cut off")
             return
         try:
@@ -248,7 +247,7 @@ class Journal:
     def abandon(self) -> None:
         """Let go of the journal without waiting for anybody: its manager was collected, at whatever
         moment of whatever thread.  Where the mutex is not free, a fork has let go of it already."""
-        if self.mutex.acquire(blocking=False):
+        if threads.acquire(self.mutex, 0):
             try:
                 self._close_locked(0.0)
             finally:
@@ -287,9 +286,20 @@ class Journal:
         """Whether they are its own still, as far as can be told at little cost."""
         return self._connection.has_descriptors()
 
+    def let_go(self) -> None:
+        """After a call of this thread was cut off: if it was in the middle of using the connection,
+        that is closed.  A transaction that was open would keep all other workers out."""
+        self._connection.let_go_locks()
+        if threads.is_mine(self.mutex):
+            try:
+                # Not knowing whether the journal lock is held.
+                self._connection.close(locked=False)
+            finally:
+                threads.let_go(self.mutex)
+
     def forget(self) -> None:
         """Let go of what another process opened, or what was closed by its descriptors' numbers."""
-        idle = self.mutex.acquire(blocking=False)
+        idle = threads.acquire(self.mutex, 0)
         self._connection.forget(idle=idle)
         if idle:
             self.mutex.release()
@@ -309,9 +319,7 @@ class _Using:
 
     def __enter__(self) -> None:
         self._mutex = self._journal.mutex
-        if not self._mutex.acquire(blocking=False) and not self._mutex.acquire(
-            timeout=self._deadline.left()
-        ):
+        if not threads.acquire(self._mutex, self._deadline.left()):
             raise LockTimeoutError(self._journal.path, self._deadline.timeout)
 
     def __exit__(self, *_: object) -> None:

@@ -19,13 +19,14 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
+from txstore import threads
 from txstore.descriptors import Inode, close_ours
 from txstore.disk import Disk
 from txstore.errors import JournalError, LockTimeoutError
@@ -66,13 +67,13 @@ class _Process:
     """
 
     pid: int = field(default_factory=os.getpid)
-    mutex: threading.Lock = field(default_factory=threading.Lock)
+    mutex: Any = field(default_factory=threads.new_lock)
     indexes: dict[Inode, _Open] = field(default_factory=dict)
     left: deque[Inode] = field(default_factory=deque)
 
     def settle(self) -> None:
         """Close what nobody needs any more; whoever holds the mutex does it after that."""
-        while self.left and self.mutex.acquire(blocking=False):
+        while self.left and threads.acquire(self.mutex, 0):
             try:
                 while self.left:
                     inode = self.left.popleft()
@@ -263,6 +264,10 @@ class Index:
         if held is not None and held[0] is _this_process():
             held[0].left.append(held[1])
             held[0].settle()
+
+    def let_go_locks(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(_this_process().mutex)
 
     def abandon(self) -> None:
         """Forget it without a call to the kernel: nobody knows what its descriptors lead to."""

@@ -6,9 +6,8 @@ SQLite writes it.  It carries none of SQLite's locks, so it may be opened and cl
 from __future__ import annotations
 
 import errno
-import threading
 
-from txstore import forks
+from txstore import forks, threads
 from txstore.descriptors import close_ours, inode_of
 from txstore.disk import NO_SPACE, Disk
 from txstore.errors import LockTimeoutError
@@ -48,7 +47,7 @@ class WalFile:
         self.fd = -1
         self.proven = False
         self.extended = False
-        self._flushing = threading.Lock()
+        self._flushing = threads.new_lock()
         self._begun = 0
         self._succeeded = 0
         self.fd = disk.open(name, dir_fd=folder_fd)
@@ -133,6 +132,12 @@ class WalFile:
         self._flushing.release()
         if fd >= 0:
             self._disk.close(fd)
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off: nothing is known of what it was flushing."""
+        if threads.is_mine(self._flushing):
+            self.proven = False
+            threads.let_go(self._flushing)
 
     def forget(self) -> None:
         """Let go of a descriptor that another process opened, or that was closed by its number."""

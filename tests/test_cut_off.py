@@ -1,0 +1,196 @@
+"""An exception in the middle of a call, as a signal handler raises it: wherever it strikes, no lock
+stays held, other workers go on, and the next call of the same manager is right."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import random
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from crew import apart, cancel, cut, last, segment
+from support import FULL, LEVELS, at_each_level
+
+import txstore
+from txstore import FileStoreManager
+from txstore.errors import SequenceError, TxStoreError
+from txstore.options import Level
+
+PACKAGE = str(Path(txstore.__file__).parent) + os.sep
+DATA = bytes(range(256)) * 8
+#: At every bytecode takes an hour; this at every so manieth, from another one for each level.
+STEP = 1 if FULL else 307
+
+
+class CutOffError(Exception):
+    """What a handler raises: a soft time limit, say."""
+
+
+class Cut:
+    """Raises before the n-th bytecode of the package's own code.
+
+    :ivar left: how many more; positive at the end: the call was over before
+    """
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def __call__(self, frame: FrameType, event: str, _arg: object) -> Any:
+        if event == "call":
+            if not frame.f_code.co_filename.startswith(PACKAGE):
+                return None
+            frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        elif event == "opcode":
+            self.left -= 1
+            if self.left == 0:
+                sys.settrace(None)
+                raise CutOffError
+        return self
+
+
+def cut_off(call: Callable[[], object], at: int) -> bool:
+    """Make a call that is cut off; ``False``: it was over before."""
+    cut_at = Cut(at)
+    sys.settrace(cut_at)
+    try:
+        call()
+    except CutOffError:
+        pass
+    finally:
+        sys.settrace(None)
+    return cut_at.left <= 0
+
+
+def locked(storage: Path) -> list[str]:
+    """The lock files on which this process has a lock."""
+    names = {one.stat().st_ino: one.name for one in (storage / ".workdir" / "locks").iterdir()}
+    lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
+    mine = [line.split() for line in lines if " FLOCK " in line and f" {os.getpid()} " in line]
+    inodes = [int(words[-3].rpartition(":")[2]) for words in mine]
+    return [names[inode] for inode in inodes if inode in names]
+
+
+#: By kind of call: the segments that are there before, what is called, and what is sent on.
+ONE, TWO, THREE = cut(DATA, 3, file_id="a", name="file")
+WHOLE = last("w", 1, DATA, "whole", DATA)
+CALLS: dict[str, tuple[int, Callable[[FileStoreManager], object]]] = {
+    "first": (0, lambda store: store.store_segment(ONE)),
+    "middle": (1, lambda store: store.store_segment(TWO)),
+    "repeat": (2, lambda store: store.store_segment(TWO)),
+    "last": (2, lambda store: store.store_segment(THREE)),
+    "one segment": (0, lambda store: store.store_segment(WHOLE)),
+    "cancel message": (1, lambda store: store.store_segment(cancel("a"))),
+    "cancel": (1, lambda store: store.cancel("a")),
+    "status": (1, lambda store: store.status("a")),
+    "transfers": (1, lambda store: store.transfers()),
+    "expire": (1, lambda store: store.expire()),
+}
+
+
+def go_on(store: FileStoreManager) -> None:
+    """Send the file on from wherever it is, as a sender does, and again in whole."""
+    number = 1
+    while number < 4:
+        try:
+            answer = store.store_segment((ONE, TWO, THREE)[number - 1])
+            number = answer.segments_received + 1
+        except SequenceError as error:
+            number = error.expected
+    assert store.store_segment(THREE).file_result == "store"
+    assert store.store_segment(WHOLE).file_result == "store"
+    assert Path(store.storage_dir, "file").read_bytes() == DATA
+    assert Path(store.storage_dir, "whole").read_bytes() == DATA
+
+
+def everywhere(storage: Path, level: Level, kind: str) -> int:
+    """In a process of its own: cut off a call at every so manieth bytecode."""
+    faulthandler.dump_traceback_later(250, exit=True)
+    logging.disable()
+    before, call = CALLS[kind]
+    at, count, going = 1 + (101 * LEVELS.index(level)) % STEP, 0, True
+    while going:
+        folder = storage / str(at)
+        store = FileStoreManager(folder, durability=level)
+        for one in (ONE, TWO)[:before]:
+            store.store_segment(one)
+        if kind == "last":
+            store.status("a")
+        going = cut_off(lambda store=store: call(store), at)  # type: ignore[misc]
+        assert locked(folder) == [], f"{kind} at {at}"
+        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
+            other.store_segment(segment("other", 1, b"x"))
+            if at % 2:
+                go_on(other)  # what the first one kept is not current now
+        store.store_segment(segment("other", 2, b"x"))
+        go_on(store)
+        store.close()
+        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as third:
+            assert [one.file_id for one in third.transfers()] == ["other"]
+        at += STEP
+        count += 1
+    faulthandler.cancel_dump_traceback_later()
+    return count
+
+
+@pytest.mark.parametrize("kind", CALLS)
+@at_each_level
+def test_a_call_that_is_cut_off_anywhere_leaves_nothing_held(
+    tmp_path: Path, level: Level, kind: str
+) -> None:
+    assert apart(everywhere, tmp_path, level, kind) > 1
+
+
+def by_signals(storage: Path, level: Level, error: type[BaseException]) -> None:
+    """A timer's handler raises at random moments, while one manager is used on and on."""
+    faulthandler.dump_traceback_later(120, exit=True)
+    logging.disable()
+    chance = random.Random(7)
+
+    def handler(_number: int, _frame: object) -> None:
+        raise error
+
+    signal.signal(signal.SIGALRM, handler)
+    store = FileStoreManager(storage, durability=level)
+    count = 0
+    for turn in range(800 if FULL else 100):
+        name = f"file{turn % 3}"
+        parts = cut(DATA, 3, file_id=name, name=name)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0002, 0.004))
+            for number in range(3):
+                store.store_segment(parts[number])
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except error:
+            count += 1
+        except (TxStoreError, OSError):
+            pass
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        assert locked(storage) == []
+        if turn % 10 == 0:
+            with FileStoreManager(storage, durability=level, lock_timeout=0.5) as other:
+                other.store_segment(segment(f"other{turn}", 1, b"x"))
+                for row in other.transfers():
+                    other.cancel(row.file_id)
+        elif store.status(name) is not None:
+            store.cancel(name)
+    assert count > 10
+    store.close()
+    with FileStoreManager(storage, durability=level, lock_timeout=0.5) as other:
+        other.store_segment(segment("end", 1, b"x"))
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.mark.parametrize("error", [CutOffError, KeyboardInterrupt, TimeoutError])
+@at_each_level
+def test_handlers_that_raise_at_random_moments_leave_nothing_held(
+    tmp_path: Path, level: Level, error: type[BaseException]
+) -> None:
+    apart(by_signals, tmp_path, level, error)
