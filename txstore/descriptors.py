@@ -22,10 +22,7 @@ def inode_of(found: os.stat_result) -> Inode:
 
 def leads_to(disk: Disk, fd: int, inode: Inode | None) -> bool:
     """Whether a descriptor is open, and leads to that file."""
-    try:
-        return inode_of(disk.fstat(fd)) == inode
-    except OSError:
-        return False
+    return disk.inode_behind(fd) == inode
 
 
 def close_ours(disk: Disk, fd: int, inode: Inode | None) -> None:

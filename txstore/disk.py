@@ -145,6 +145,15 @@ class Disk:
     def fstat(self, fd: int) -> os.stat_result:
         return os.fstat(fd)
 
+    def inode_behind(self, fd: int) -> tuple[int, int] | None:
+        """Device and inode of what a descriptor leads to; ``None`` where it is not open.  Asked at
+        every call of a manager, and of managers that are dead: it never fails."""
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
     def chmod(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from txstore import threads
-from txstore.descriptors import Inode, close_ours
+from txstore.descriptors import Inode, close_ours, leads_to
 from txstore.disk import Disk
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.locks import Deadline
@@ -182,12 +182,9 @@ class Index:
         inode = self._inode()
         if inode is None or inode not in process.indexes:
             return None
-        try:
-            found = os.fstat(process.indexes[inode].fds[0])
-            if (found.st_dev, found.st_ino) == inode:
-                return inode
-        except OSError:
-            pass
+        known = process.indexes[inode]
+        if leads_to(known.disk, known.fds[0], inode):
+            return inode
         del process.indexes[inode]  # somebody closed our descriptors: they are not ours any more
         return None
 

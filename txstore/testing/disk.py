@@ -151,6 +151,16 @@ class SimulatedDisk(JournalRecorder, Disk):
 
         return self._call("open_or_create", name, act)
 
+    def make_file(self, name: str, mode: int, *, dir_fd: int) -> None:
+        def act() -> None:
+            super(SimulatedDisk, self).make_file(name, mode, dir_fd=dir_fd)
+            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
+            self._made(fd, name, dir_fd)
+            self._open.pop(fd, None)
+            os.close(fd)
+
+        self._call("make_file", name, act)
+
     def close(self, fd: int) -> None:
         with self._mutex:
             self._open.pop(fd, None)
@@ -209,6 +219,13 @@ class SimulatedDisk(JournalRecorder, Disk):
 
     def fstat(self, fd: int) -> os.stat_result:
         return self._call("fstat", "", lambda: self._seen(os.fstat(fd)))
+
+    def inode_behind(self, fd: int) -> tuple[int, int] | None:
+        try:
+            found = self._seen(os.fstat(fd))
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
 
     def chmod(self, fd: int, mode: int) -> None:
         def act() -> None:
@@ -416,6 +433,37 @@ class SimulatedDisk(JournalRecorder, Disk):
         self._call("unlock", "", lambda: super(SimulatedDisk, self).unlock(fd))
 
     # --- the journal -------------------------------------------------------------------------
+
+    # SQLite's index is not recorded: it is made anew after every crash.
+
+    def open_index(self, path: str, mode: int) -> int:
+        return self._call(
+            "open_index", path, lambda: super(SimulatedDisk, self).open_index(path, mode)
+        )
+
+    def give(self, fd: int, like: os.stat_result) -> None:
+        self._call("give", "", lambda: super(SimulatedDisk, self).give(fd, like))
+
+    def try_lock_byte(self, fd: int, offset: int, *, shared: bool) -> bool:
+        really = super().try_lock_byte
+        return self._call("try_lock_byte", "", lambda: really(fd, offset, shared=shared))
+
+    def overwrite_in_place(self, fd: int, wanted: bool = True) -> None:
+        really = super().overwrite_in_place
+        self._call("overwrite_in_place", "", lambda: really(fd, wanted))
+
+    def touch_file(self, fd: int, size: int) -> None:
+        self._call("touch_file", "", lambda: super(SimulatedDisk, self).touch_file(fd, size))
+
+    def touch_memory(self, address: int, size: int) -> None:
+        really = super().touch_memory
+        self._call("touch_memory", "", lambda: really(address, size))
+
+    def mapped(self, inode: int) -> list[tuple[int, int]]:
+        return self._call("mapped", "", lambda: super(SimulatedDisk, self).mapped(inode))
+
+    def lock_folder(self, fd: int) -> int | None:
+        return self._call("lock_folder", "", lambda: super(SimulatedDisk, self).lock_folder(fd))
 
     def connect(self, path: str, **options: Any) -> sqlite3.Connection:
         def act() -> sqlite3.Connection:
