@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from txstore.errors import FileMismatchError, RepeatMismatchError, SequenceError
+from txstore.errors import FileMismatchError, LimitError, RepeatMismatchError, SequenceError
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.segment import FileClaim, SegmentRequest
 
@@ -90,3 +90,29 @@ def test_wrong_content_ends_the_transfer_that_is_open(segments: int, ends: bool)
     assert isinstance(refused, Refusal)
     assert isinstance(refused.error, FileMismatchError)
     assert refused.ends is ends
+
+
+OVER = LimitError("too large", option="max_file_size", limit=4, used=0, wanted=5, file_id="a")
+
+
+@pytest.mark.parametrize(
+    ("request_", "known"),
+    [
+        (plain(1), Known(0, OVER)),
+        (plain(3), Known(2, OVER)),
+        (last(1), Known(0, OVER, answered=False)),
+        (last(3), Known(2, OVER, answered=False)),
+    ],
+    ids=str,
+)
+def test_what_goes_beyond_a_limit_is_refused_and_ends_nothing(
+    request_: SegmentRequest, known: Known
+) -> None:
+    assert decide(request_, known) == Refusal(OVER, ends=False)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_repeat_is_answered_whatever_the_limit_is_now(number: int) -> None:
+    known = Known(number - 1, OVER)
+    assert decide(last(number), known) is Fact.ANSWERED
+    assert decide(last(number), Known(number - 1, OVER, answered=True)) is Step.ANSWER

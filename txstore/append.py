@@ -127,21 +127,16 @@ class Appender:
         else:
             self._record_durably(row, new, staged, at, deadline)
 
-    def repeat(
-        self,
-        row: Transfer,
-        staged: StagedFile,
-        request: SegmentRequest,
-        at: Moment,
-        deadline: Deadline,
-    ) -> None:
+    @staticmethod
+    def is_same(row: Transfer, staged: StagedFile, request: SegmentRequest) -> bool:
+        """Whether the last recorded segment has the bytes of a request."""
+        return (
+            row.last_size == len(request.payload)
+            and staged.read(row.offset - row.last_size, row.last_size) == request.payload
+        )
+
+    def repeat(self, row: Transfer, staged: StagedFile, at: Moment, deadline: Deadline) -> None:
         """The last recorded segment again: its answer was lost, or is asked for a second time."""
-        same_size = row.last_size == len(request.payload)
-        if (
-            not same_size
-            or staged.read(row.offset - row.last_size, row.last_size) != request.payload
-        ):
-            raise request.out_of_turn(row.segments)
         self._staging.verify(staged)
         # Who recorded it may have died before its flush, or have had a lower level.
         if not row.durable and (self._level.keeps_segments or self._is_too_much(row, 0)):

@@ -14,6 +14,7 @@ import sqlite3
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from txstore import forks, status
@@ -30,6 +31,7 @@ from txstore.limits import Limits
 from txstore.locks import Deadline, Locks, TransferLock
 from txstore.options import Durability
 from txstore.paths import Place, Places, place_bytes
+from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.publish import Publisher
 from txstore.recovery import Recovery
 from txstore.repeats import Repeats
@@ -260,73 +262,85 @@ class Engine:
         ):
             found = self._recovery.make_own(*found, at, deadline)
         if found is None:
-            return self._first(request, lock, at, deadline)
+            return self._carry_out(request, None, lock, at, deadline)
         row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.take_over(row, staged, at, deadline)
         with self._staging.lent(staged):
-            if request.store is not None:
-                return self._last(row, staged, request, request.store, at, deadline)
-            if request.number == row.segments + 1:
-                self._limits.check(request, row.offset)
-                if request.path != staged.checked_path:
-                    self._publisher.check_early(request)
-                    staged.checked_path = request.path
-                self._appender.append(row, staged, request, at, deadline)
-            elif request.number == row.segments:
-                self._appender.repeat(row, staged, request, at, deadline)
-            else:
-                raise request.out_of_turn(row.segments)
-        return FileStoreSegmentResult(request.file_id, request.number)
+            return self._carry_out(request, (row, staged), lock, at, deadline)
 
-    def _first(
-        self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
-    ) -> FileStoreSegmentResult:
-        """A message for an id of which no transfer is open."""
-        if request.store is not None and self._repeats.answers(request, request.store, deadline):
-            return _stored(request)
-        if request.number != 1:
-            raise request.out_of_turn(0)
-        self._limits.check(request, 0)
-        if request.store is None:
-            self._publisher.check_early(request)
-            self._appender.begin(request, lock, at, deadline)
-            return FileStoreSegmentResult(request.file_id, 1)
-        claim, sha256 = request.store, hashlib.sha256(request.payload).digest()
-        if (len(request.payload), sha256) != (claim.size, claim.sha256):
-            raise request.mismatch(claim, len(request.payload), sha256)
-        with self._held(claim, request, at, deadline) as place:
-            self._publisher.publish_whole(request, claim, place, at, deadline)
-        return _stored(request)
-
-    def _last(
+    def _carry_out(
         self,
-        row: Transfer,
-        staged: StagedFile,
         request: SegmentRequest,
-        claim: FileClaim,
+        found: tuple[Transfer, StagedFile] | None,
+        lock: TransferLock,
         at: Moment,
         deadline: Deadline,
     ) -> FileStoreSegmentResult:
-        """A last message while a transfer with its id is open."""
-        mismatch, refusal = None, None
-        if request.number == row.segments + 1:
-            refusal = self._limits.refusal(request, row.offset)
-        if request.number == row.segments + 1 and refusal is None:
-            hasher = staged.hasher_at(row).copy()
-            hasher.update(request.payload)
-            if (hasher.total, hasher.digest()) == (claim.size, claim.sha256):
-                with self._held(claim, request, at, deadline) as place:
-                    self._publisher.finish(row, staged, request, claim, place, at, deadline)
-                return _stored(request)
-            mismatch = request.mismatch(claim, hasher.total, hasher.digest())
-        # It may belong to an earlier transfer with this id, whose answer was lost.
-        if self._repeats.answers(request, claim, deadline):
+        """Do what the rules say.
+
+        :param found: the open transfer, if there is one
+        """
+        step = self._decide(request, found, deadline)
+        if isinstance(step, Refusal):
+            if step.ends and found is not None:
+                self._transfers.drop(found[0], deadline)
+            raise step.error
+        if step is Step.ANSWER:
             return _stored(request)
-        if mismatch is not None:
-            self._transfers.drop(row, deadline)
-            raise mismatch
-        raise refusal or request.out_of_turn(row.segments)
+        if step in (Step.BEGIN, Step.APPEND):
+            self._check_early(request, found)
+        if found is None:
+            if step is Step.BEGIN:
+                self._appender.begin(request, lock, at, deadline)
+                return FileStoreSegmentResult(request.file_id, 1)
+        elif step is Step.APPEND:
+            self._appender.append(*found, request, at, deadline)
+            return FileStoreSegmentResult(request.file_id, request.number)
+        elif step is Step.ACKNOWLEDGE:
+            self._appender.repeat(*found, at, deadline)
+            return FileStoreSegmentResult(request.file_id, request.number)
+        assert request.store is not None
+        with self._held(request.store, request, at, deadline) as place:
+            if found is None:
+                self._publisher.publish_whole(request, request.store, place, at, deadline)
+            else:
+                self._publisher.finish(*found, request, request.store, place, at, deadline)
+        return _stored(request)
+
+    def _decide(
+        self,
+        request: SegmentRequest,
+        found: tuple[Transfer, StagedFile] | None,
+        deadline: Deadline,
+    ) -> Step | Refusal:
+        """Ask the rules, and find out what they want to know."""
+        segments, received = (found[0].segments, found[0].offset) if found else (0, 0)
+        over = None
+        if request.number == segments + 1:
+            over = self._limits.refusal(request, received)
+        known = Known(segments, over)
+        while isinstance(step := decide(request, known), Fact):
+            if step is Fact.SAME:
+                assert found is not None
+                known = replace(known, same=self._appender.is_same(*found, request))
+            elif step is Fact.CONTENT:
+                known = replace(known, content=_content(request, found))
+            else:
+                assert request.store is not None
+                answered = self._repeats.answers(request, request.store, deadline)
+                known = replace(known, answered=answered)
+        return step
+
+    def _check_early(
+        self, request: SegmentRequest, found: tuple[Transfer, StagedFile] | None
+    ) -> None:
+        """:raises NameRefusedError: a plain segment names a file that nothing can be stored as"""
+        if found is None:
+            self._publisher.check_early(request)
+        elif request.path != found[1].checked_path:
+            self._publisher.check_early(request)
+            found[1].checked_path = request.path
 
     @contextmanager
     def _held(
@@ -399,6 +413,18 @@ class Engine:
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
         return self._housekeeping.expire(deadline)
+
+
+def _content(
+    request: SegmentRequest, found: tuple[Transfer, StagedFile] | None
+) -> tuple[int, bytes]:
+    """Size and SHA-256 of all recorded bytes with the request's at their end."""
+    if found is None:
+        return len(request.payload), hashlib.sha256(request.payload).digest()
+    row, staged = found
+    hasher = staged.hasher_at(row).copy()
+    hasher.update(request.payload)
+    return hasher.total, hasher.digest()
 
 
 def _stored(request: SegmentRequest) -> FileStoreSegmentResult:

@@ -53,12 +53,3 @@ class Limits:
             wanted=wanted,
             file_id=request.given_id,
         )
-
-    def check(self, request: SegmentRequest, received: int) -> None:
-        """Refuse a segment for which :meth:`refusal` has a reason.
-
-        :raises LimitError: the file is or becomes too large
-        """
-        refusal = self.refusal(request, received)
-        if refusal is not None:
-            raise refusal

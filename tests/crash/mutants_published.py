@@ -136,7 +136,8 @@ PUBLISHED = [
                 "Home.make_durable",
                 """\
                 for fd in self._fds:
-                    self.disk.flush_folder(fd)""",
+                    with self.needing("fsync of a folder", fd):
+                        self.disk.flush_folder(fd)""",
                 "",
             ),
         ),
@@ -152,7 +153,8 @@ PUBLISHED = [
                 "Home.make_durable",
                 """\
                 for fd in self._fds:
-                    self.disk.flush_folder(fd)""",
+                    with self.needing("fsync of a folder", fd):
+                        self.disk.flush_folder(fd)""",
                 "",
             ),
             Patch("_make_current", "home.disk.flush_folder(home.working)", ""),

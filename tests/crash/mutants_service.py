@@ -8,7 +8,7 @@ from crash.patches import Patch
 SERVICE = [
     Mutant(
         "limit of a file's size under the transfer's lock",
-        (Patch("Engine._take", "self._limits.check(request, row.offset)", "pass"),),
+        (Patch("Engine._decide", "self._limits.refusal(request, received)", "None"),),
         ("tests/test_limits.py",),
     ),
     Mutant(

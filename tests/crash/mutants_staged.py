@@ -286,8 +286,8 @@ STAGED = [
         (
             Patch(
                 "Intents._make_fit",
-                "self._transfers.flush(row, staged.flush, at, deadline)",
-                "staged.flush()",
+                "self._transfers.flush(row, staged.flush_all, at, deadline)",
+                "staged.flush_all()",
             ),
         ),
         ("tests/crash/test_failed_flushes.py",),

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from txstore.errors import RequestError
-from txstore.segment import SegmentRequest
+from txstore.segment import FileClaim, SegmentRequest
 
 
 class Step(Enum):
@@ -60,9 +60,11 @@ class Known:
     """What an engine knows of a request's transfer; ``None``: not yet.
 
     :ivar segments: number of the last recorded segment; 0: no transfer with the id is open
+    :ivar over: why a limit refuses what is next in turn, if one does
     """
 
     segments: int
+    over: RequestError | None = None
     same: bool | None = None
     content: tuple[int, bytes] | None = None
     answered: bool | None = None
@@ -78,7 +80,7 @@ def decide(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
         return _plain(request, known)
     claimed = (request.store.size, request.store.sha256)
     is_next = request.number == known.segments + 1
-    if is_next and known.segments:
+    if is_next and known.segments and known.over is None:
         if known.content is None:
             return Fact.CONTENT
         if known.content == claimed:
@@ -89,17 +91,26 @@ def decide(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
         return Step.ANSWER
     if not is_next:
         return Refusal(request.out_of_turn(known.segments))
+    return _unanswered(request, request.store, known)
+
+
+def _unanswered(request: SegmentRequest, claim: FileClaim, known: Known) -> Step | Fact | Refusal:
+    """A last message that is next in turn, repeats none, and does not finish an open transfer."""
+    if known.over is not None:
+        return Refusal(known.over)
     if known.content is None:
         return Fact.CONTENT
-    if known.content == claimed:
+    if known.content == (claim.size, claim.sha256):
         return Step.STORE
-    return Refusal(request.mismatch(request.store, *known.content), ends=known.segments > 0)
+    return Refusal(request.mismatch(claim, *known.content), ends=known.segments > 0)
 
 
 def _plain(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
     if request.number == known.segments + 1:
+        if known.over is not None:
+            return Refusal(known.over)
         return Step.APPEND if known.segments else Step.BEGIN
-    if request.number == known.segments:
+    if request.number == known.segments and known.segments:
         if known.same is None:
             return Fact.SAME
         if known.same:
