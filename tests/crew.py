@@ -221,23 +221,12 @@ def _run(pipe: Connection, function: Callable[..., object], args: tuple[object, 
         raise
 
 
-def _fork() -> int:
-    """Fork, as soon as filelock has it: on Python 3.12 and later it refuses a thread while another
-    one is in the middle of a fork."""
-    while True:
-        try:
-            return os.fork()
-        except RuntimeError as error:
-            if "filelock" not in str(error):
-                raise
-
-
 def forked(function: Callable[..., object], *args: Any) -> None:
     """Run a function in a forked child, which then ends without clean-up; wait for it.
 
     :raises AssertionError: it raised, or was ended
     """
-    child = _fork()
+    child = os.fork()
     if child == 0:
         code = 1
         try:

@@ -24,6 +24,7 @@ from hypothesis import settings
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
+from txstore.locks import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, transfer_byte
 from txstore.options import Level
 from txstore.segment import Message
 
@@ -296,3 +297,30 @@ def mount(*args: str | Path) -> None:
     done = subprocess.run(["mount", *map(str, args)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise NotAllowedHereError(f"mounting is not allowed: {done.stderr.strip()}")
+
+
+def lock_file(storage: str | Path) -> Path:
+    """The lock file of a store at its default place."""
+    return Path(storage, ".workdir", "locks", LOCK_FILE)
+
+
+_LOCK_NAMES = {JOURNAL_BYTE: "journal"}
+for _stripe in range(STRIPES):
+    _LOCK_NAMES[transfer_byte(_stripe)] = f"transfer-{_stripe:02x}"
+    _LOCK_NAMES[name_byte(_stripe)] = f"name-{_stripe:02x}"
+
+
+def lock_name(byte: int) -> str:
+    """Which lock a byte of the lock file is: its class, and its stripe."""
+    return _LOCK_NAMES[byte]
+
+
+def held_locks(storage: str | Path) -> list[str]:
+    """The store's locks that anybody has, as the kernel tells."""
+    inode = lock_file(storage).stat().st_ino
+    found = set()  # while others change theirs, the kernel may show a lock twice
+    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
+        *_, where, first, _last = line.split()
+        if " OFDLCK " in line and where.endswith(f":{inode}"):
+            found.add(lock_name(int(first)))
+    return sorted(found)

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from crew import apart, cancel, cut, last, segment
-from support import FULL, LEVELS, at_each_level
+from support import FULL, LEVELS, at_each_level, held_locks
 
 import txstore
 from txstore import FileStoreManager
@@ -68,15 +68,6 @@ def cut_off(call: Callable[[], object], at: int) -> bool:
     return cut_at.left <= 0
 
 
-def locked(storage: Path) -> list[str]:
-    """The lock files on which this process has a lock."""
-    names = {one.stat().st_ino: one.name for one in (storage / ".workdir" / "locks").iterdir()}
-    lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    mine = [line.split() for line in lines if " FLOCK " in line and f" {os.getpid()} " in line]
-    inodes = [int(words[-3].rpartition(":")[2]) for words in mine]
-    return [names[inode] for inode in inodes if inode in names]
-
-
 #: By kind of call: the segments that are there before, what is called, and what is sent on.
 ONE, TWO, THREE = cut(DATA, 3, file_id="a", name="file")
 WHOLE = last("w", 1, DATA, "whole", DATA)
@@ -123,7 +114,7 @@ def everywhere(storage: Path, level: Level, kind: str) -> int:
         if kind == "last":
             store.status("a")
         going = cut_off(lambda store=store: call(store), at)  # type: ignore[misc]
-        assert locked(folder) == [], f"{kind} at {at}"
+        assert held_locks(folder) == [], f"{kind} at {at}"
         with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
             other.store_segment(segment("other", 1, b"x"))
             if at % 2:
@@ -173,7 +164,7 @@ def by_signals(storage: Path, level: Level, error: type[BaseException]) -> None:
             pass
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-        assert locked(storage) == []
+        assert held_locks(storage) == []
         if turn % 10 == 0:
             with FileStoreManager(storage, durability=level, lock_timeout=0.5) as other:
                 other.store_segment(segment(f"other{turn}", 1, b"x"))

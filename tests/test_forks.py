@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from crew import apart, cancel, cut, forked, last, segment, visible, wait_for
 from seam import StoppingDisk, WatchedDisk
-from support import FULL, LEVELS, at_each_level
+from support import FULL, LEVELS, at_each_level, held_locks
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -52,15 +52,6 @@ def descriptors_of(storage: Path, pid: int | str = "self") -> list[str]:
 LOCK = re.compile(r"\.workdir/locks/.")
 JOURNAL = re.compile(r"\.workdir/journal\.db")
 STAGED = re.compile(r"\.workdir/staging/.")
-
-
-def held_locks(storage: Path) -> list[str]:
-    """The kernel's locks on lock files of the store, whoever holds them."""
-    inodes = {one.stat().st_ino: one.name for one in (storage / ".workdir" / "locks").iterdir()}
-    lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    found = [int(line.split()[-3].rpartition(":")[2]) for line in lines if " FLOCK " in line]
-    # While others change theirs, the kernel may show a lock twice.
-    return sorted({inodes[inode] for inode in found if inode in inodes})
 
 
 class Acks:
@@ -500,10 +491,10 @@ def collected_by_the_forking_thread(folder: Path) -> None:
     class CollectingDisk(Disk):
         armed = False
 
-        def unlock(self, fd: int) -> None:
+        def unlock(self, fd: int, byte: int) -> None:
             if self.armed:
                 gc.collect()
-            super().unlock(fd)
+            super().unlock(fd, byte)
 
     leave_cycles(folder)
     disk = CollectingDisk()
@@ -520,8 +511,8 @@ def collected_by_another_thread(folder: Path) -> None:
     class ForkedDisk(Disk):
         """Tells that the fork has a dropped manager in its hands."""
 
-        def unlock(self, fd: int) -> None:
-            super().unlock(fd)
+        def unlock(self, fd: int, byte: int) -> None:
+            super().unlock(fd, byte)
             if inside.is_set() and threading.get_ident() == main:
                 forking.set()
 
@@ -573,10 +564,10 @@ class InterruptedDisk(Disk):
 
     interrupts = False
 
-    def try_lock(self, fd: int) -> bool:
+    def try_lock(self, fd: int, byte: int) -> bool:
         if self.interrupts:
             raise KeyboardInterrupt
-        return super().try_lock(fd)
+        return super().try_lock(fd, byte)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

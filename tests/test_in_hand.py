@@ -147,8 +147,8 @@ def test_a_segment_whose_flush_failed_comes_again_and_is_built_on(
 class UnsignedDisk(Disk):
     """Lock files have no space for a holder's name."""
 
-    def sign(self, fd: int, token: bytes) -> None:
-        raise OSError(errno.ENOSPC, f"{len(token)} bytes to {fd}: no space left")
+    def sign(self, fd: int, token: bytes, offset: int) -> None:
+        raise OSError(errno.ENOSPC, f"{len(token)} bytes at {offset} of {fd}: no space left")
 
 
 @at_each_level
@@ -190,7 +190,7 @@ def test_who_can_neither_sign_nor_empty_the_locks_file_does_not_get_the_lock(
 ) -> None:
     faults = FaultPlan()
     faults.fail("sign", errno.EIO, forever=True)
-    faults.fail("truncate", errno.EIO, path="/locks/transfer-", forever=True)
+    faults.fail("truncate", errno.EIO, path="/locks/", forever=True)
     with opened_stores(tmp_path) as open_store:
         first = open_store(level, lock_timeout=0)
         second = open_store(level, disk=FaultyDisk(faults))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from crew import Worker, cancel, last, segment, staging_files, visible
 from seam import WatchedDisk
-from support import FULL, LEVELS, at_each_level, descriptors
+from support import FULL, LEVELS, at_each_level, descriptors, lock_file
 
 from txstore import FileStoreManager
 from txstore.errors import (
@@ -59,18 +59,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "journal.db": (in_working_dir("journal.db"), list(CALLS)),
     "-wal": (in_working_dir("journal.db-wal"), list(CALLS)),
     "-shm": (in_working_dir("journal.db-shm"), list(CALLS)),
-    "journal lock": (
-        in_working_dir("locks/journal"),
-        ["next segment", "last segment", "first segment", "one segment", "cancel"],
-    ),
-    "transfer lock": (
-        in_working_dir(f"locks/transfer-{stripe('open')}"),
-        ["next segment", "repeat", "last segment", "cancel"],
-    ),
-    "name lock": (
-        in_working_dir(f"locks/name-{stripe('folder/open')}"),
-        ["last segment", "one segment"],
-    ),
+    "lock file": (in_working_dir("locks/locks"), list(CALLS)),
     "lock folder": (in_working_dir("locks"), list(CALLS)),
     "staging file": (staged, ["next segment", "repeat", "last segment"]),
     "staging folder": (
@@ -231,13 +220,10 @@ def test_removed_journal_is_never_made_anew_beside_what_it_left(
     assert visible(tmp_path)["folder/open"] in (b"old", *WHOLE)
 
 
-@pytest.mark.parametrize("name", ["journal", f"transfer-{stripe('open')}"])
 @at_each_level
-def test_removed_lock_file_is_made_anew_after_it_was_noticed(
-    tmp_path: Path, level: Level, name: str
-) -> None:
+def test_removed_lock_file_is_made_anew_after_it_was_noticed(tmp_path: Path, level: Level) -> None:
     with begun(tmp_path, level) as store:
-        remove(tmp_path / ".workdir" / "locks" / name)
+        remove(lock_file(tmp_path))
         with pytest.raises(ReplacedError):
             store.store_segment(CALLS["next segment"])
         assert store.store_segment(CALLS["next segment"]).segments_received == 3
@@ -362,7 +348,7 @@ MIDDLE = {
 
 @pytest.mark.parametrize(
     "target",
-    ["journal.db", "-wal", "journal lock", "transfer lock", "name lock", "working dir"],
+    ["journal.db", "-wal", "lock file", "working dir"],
 )
 @levels
 def test_what_goes_in_the_middle_of_a_call_is_noticed_before_its_answer(

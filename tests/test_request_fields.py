@@ -498,6 +498,8 @@ VALUES: dict[str, Any] = {
     "working_dir": "/working",
     "path": "/working/journal.db",
     "timeout": 1.5,
+    "lock": "journal",
+    "call": "fsync of a folder",
     "number": 28,
     "what": "journal",
     "found": "0009",

@@ -14,19 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import filelock
 import pytest
 import sqlalchemy as sa
 from crew import Worker, WorkerDiedError, cut, last, segment, staging_files, visible, wait_for
 from data import make_journal_0001 as first
 from seam import Pause, PausingDisk, WatchedDisk
-from support import at_each_level, journal_of, message, sha256
+from support import at_each_level, journal_of, lock_file, message, sha256
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, SequenceError
 from txstore.journal import schema
 from txstore.journal.upgrade import migrations_folder
+from txstore.locks import JOURNAL_BYTE
 from txstore.options import Level
 
 KEPT = Path(__file__).parent / "data" / "journal-0001.db"
@@ -236,10 +236,10 @@ def upgraded(storage: Path, copy: Path) -> list[str]:
 @contextmanager
 def journal_lock(storage: Path) -> Iterator[Path]:
     """Hold the lock that writers of the journal take; its path."""
-    path = storage / ".workdir" / "locks" / "journal"
+    path = lock_file(storage)
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        assert filelock.lock_descriptor(fd, blocking=False)
+        assert Disk().try_lock(fd, JOURNAL_BYTE)
         yield path
     finally:
         os.close(fd)
@@ -283,7 +283,7 @@ def test_workers_that_come_while_an_upgrade_runs_wait_for_it(storage: Path, tmp_
     with pytest.raises(LockTimeoutError):
         Worker(storage, lock_timeout=0.05)
     waiting = Worker(storage, wait=False)
-    lock = storage / ".workdir" / "locks" / "journal"
+    lock = lock_file(storage)
     wait_for(lambda: has_open(waiting.pid, lock))
     assert revision(journal_of(storage)) == "0001"
     pause.end()
@@ -302,7 +302,7 @@ def test_killed_upgrade_holds_nobody_up(storage: Path, tmp_path: Path) -> None:
     )
     pause.reached()
     with Worker(storage, wait=False) as waiting:
-        wait_for(lambda: has_open(waiting.pid, storage / ".workdir" / "locks" / "journal"))
+        wait_for(lambda: has_open(waiting.pid, lock_file(storage)))
         upgrading.kill()
         waiting.opened()
         finish(waiting)

@@ -26,8 +26,6 @@ from contextlib import suppress
 from functools import cache
 from typing import Any
 
-import filelock
-
 _FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
 _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
 _UNNAMED: int = getattr(os, "O_TMPFILE", 0)
@@ -104,10 +102,6 @@ class Disk:
         """Open a file that stays for ever (a lock's), making it if need be."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         return os.open(name, flags, mode, dir_fd=dir_fd)
-
-    def make_file(self, name: str, mode: int, *, dir_fd: int) -> None:
-        """Make an empty file without opening it."""
-        os.mknod(name, stat.S_IFREG | mode, dir_fd=dir_fd)
 
     def close(self, fd: int) -> None:
         os.close(fd)
@@ -304,24 +298,24 @@ class Disk:
 
     # --- locks -------------------------------------------------------------------------------
 
-    def try_lock(self, fd: int) -> bool:
-        """Take the kernel's lock on a lock file's descriptor, or answer ``False`` at once."""
-        return filelock.lock_descriptor(fd, blocking=False)
+    def try_lock(self, fd: int, byte: int) -> bool:
+        """Take the kernel's lock on one byte of an open lock file, or answer ``False`` at once."""
+        return self.try_lock_byte(fd, byte, shared=False)
 
-    def unlock(self, fd: int) -> None:
-        filelock.unlock_descriptor(fd)
+    def unlock(self, fd: int, byte: int) -> None:
+        _set_lock(fd, fcntl.F_UNLCK, byte)
 
     def pause(self, seconds: float) -> None:
         """Wait before the next attempt at a lock that somebody else has."""
         time.sleep(seconds)
 
-    def last_holder(self, fd: int) -> bytes:
-        """What stands in a lock file: the token of the last to ``sign`` it."""
-        return os.pread(fd, 16, 0)
+    def last_holder(self, fd: int, offset: int) -> bytes:
+        """What stands in a lock file: the token of the last to ``sign`` it there."""
+        return os.pread(fd, 16, offset)
 
-    def sign(self, fd: int, token: bytes) -> None:
+    def sign(self, fd: int, token: bytes, offset: int) -> None:
         """Say in a lock file, among the living only, who holds its lock."""
-        os.pwrite(fd, token, 0)
+        os.pwrite(fd, token, offset)
 
     # --- the journal -------------------------------------------------------------------------
 
@@ -339,12 +333,8 @@ class Disk:
     def try_lock_byte(self, fd: int, offset: int, *, shared: bool) -> bool:
         """Take a lock on one byte that belongs to the open file, not to the process, or change the
         one that is held (``F_OFD_SETLK``); ``False`` where somebody else's is in the way."""
-        command = getattr(fcntl, "F_OFD_SETLK", None)
-        if command is None:  # not Linux
-            return True
-        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
-            fcntl.fcntl(fd, command, _RANGE.pack(kind, os.SEEK_SET, offset, 1, 0))
+            _set_lock(fd, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, offset)
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 return False
@@ -498,6 +488,10 @@ class Disk:
         return mask
 
 
+def _set_lock(fd: int, kind: int, byte: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
 def _unnamed(folder: int, mode: int) -> int:
     if not _UNNAMED:  # macOS
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
@@ -535,4 +529,5 @@ def is_supported() -> bool:
     except ImportError:
         return False
     # Asked of the system's own function: eventlet puts another one in the place of `os.open`.
-    return sys.platform != "cygwin" and posix.open in os.supports_dir_fd
+    has_calls = posix.open in os.supports_dir_fd and hasattr(fcntl, "F_OFD_SETLK")
+    return sys.platform != "cygwin" and has_calls

@@ -153,7 +153,7 @@ class Engine:
             forks.forget(home, locks)
             self._records = records = open_records(home, locks.journal, options.lock_timeout)
             belongings.keep(records.journal, records.abandon)
-            locks.make_files()
+            locks.make_file()
             belongings.check(records.journal.has_descriptors)
             places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
             self._staging = staging = Staging(home)

@@ -220,18 +220,21 @@ class StoreClosedError(TxStoreError, RuntimeError):
 class LockTimeoutError(TxStoreError, TimeoutError):
     """A lock was not had in time; nothing was changed and the call can be repeated.
 
-    :ivar path: the lock's file
+    :ivar path: the file that is locked
     :ivar timeout: seconds that all waiting of the call may take together
+    :ivar lock: which lock of a lock file: its class (transfer, name, journal), and its stripe
     """
 
-    def __init__(self, path: str, timeout: float) -> None:
+    def __init__(self, path: str, timeout: float, lock: str = "") -> None:
+        what = f"The lock {lock!r} was not" if lock else "Not"
         super().__init__(
             _errno.ETIMEDOUT,
-            f"Not had within lock_timeout ({timeout:g} s): others are busy with it. Try again",
+            f"{what} had within lock_timeout ({timeout:g} s): others are busy with it. Try again",
             path,
         )
         self.path = path
         self.timeout = timeout
+        self.lock = lock
 
 
 class _WaitedError(TimeoutError):

@@ -4,9 +4,10 @@ Three classes of lock, always taken in this order: **transfer**, **name**, **jou
 of one class, so no two workers can wait for each other.  Transfers and names share 64 stripes a
 class, picked by CRC-32 of the text (``hash()`` differs from process to process).
 
-A lock is a thread lock and then the kernel's lock on a file under ``locks/``.  The kernel frees it
-when its holder dies.  Lock files are never removed: who holds the lock of a removed file excludes
-nobody who opens the name anew.
+A lock is a thread lock and then the kernel's lock on one byte of the lock file, one byte for each
+lock.  It belongs to the open file, not to the process (``F_OFD_SETLK``, see ``fcntl(2)``): managers
+of one process exclude each other too.  The kernel frees it when its holder dies.  The lock file
+is never removed: who holds a lock in a removed file excludes nobody who opens the name anew.
 """
 
 from __future__ import annotations
@@ -16,19 +17,28 @@ import random
 import secrets
 import threading
 import time
+import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from txstore import forks, threads
 from txstore.descriptors import close_ours, inode_of
-from txstore.disk import NO_SPACE, Disk
+from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, ReplacedError
 
 STRIPES = 64
 
+#: The lock file, below the folder of locks.
+LOCK_FILE = "locks"
+#: Bytes of a holder's token.  The tokens of all stripes stand in the file one after the other.
 _TOKEN_SIZE = 16
+#: Byte of the lock file that is the journal's lock.
+JOURNAL_BYTE = 0
+#: Each lock's byte is two behind the one before: the kernel joins locks that touch, and parting
+#: them again may fail.
+_STEP = 2
 
 _L = TypeVar("_L", bound="Lock")
 
@@ -53,16 +63,28 @@ class Deadline:
         return min(max(0.0, self._end - time.monotonic()), threading.TIMEOUT_MAX)
 
 
+def _nothing() -> None:
+    pass
+
+
 class Lock:
-    """One thread lock and one lock file, opened at first use and kept open.
+    """One thread lock and one byte of the lock file, which is opened at first use and kept open.
 
     A forked child's copy of the descriptor shares the parent's lock: unlocking it would free the
     parent's, and keeping it open holds the lock beyond the parent's death (``forget``).
+
+    :ivar name: which lock it is, for messages to people
+    :ivar on_replaced: called where the lock file was found to be another one
     """
 
-    def __init__(self, disk: Disk, folder: str, folder_fd: int, name: str, mode: int) -> None:
-        self._disk, self._folder_fd, self._name, self._mode = disk, folder_fd, name, mode
-        self.path = os.path.join(folder, name)
+    on_replaced: Callable[[], None] = staticmethod(_nothing)
+
+    def __init__(
+        self, disk: Disk, folder: str, folder_fd: int, mode: int, byte: int, name: str
+    ) -> None:
+        self._disk, self._folder_fd, self._mode, self._byte = disk, folder_fd, mode, byte
+        self.name = name
+        self.path = os.path.join(folder, LOCK_FILE)
         self._mutex = threads.new_lock()
         self._fd: int | None = None
         self._inode: tuple[int, int] | None = None
@@ -74,21 +96,25 @@ class Lock:
         :raises LockTimeoutError: it was not had in time
         :raises ReplacedError: the lock's file is not the one that others would open
         """
-        # A thread waits here without asking the kernel: its flock on a shared descriptor would
+        # A thread waits here without asking the kernel: its lock on a shared descriptor would
         # succeed at once, whoever else in this process holds it.
         if not threads.acquire(self._mutex, deadline.left()):
-            raise LockTimeoutError(self.path, deadline.timeout)
+            raise LockTimeoutError(self.path, deadline.timeout, self.name)
         try:
             fd = self._descriptor()
             pause = _FIRST_PAUSE
-            while not self._disk.try_lock(fd):
+            while not self._disk.try_lock(fd, self._byte):
                 if deadline.left() == 0.0:
-                    raise LockTimeoutError(self.path, deadline.timeout)
+                    raise LockTimeoutError(self.path, deadline.timeout, self.name)
                 self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             try:
                 self.verify()
                 self._taken(fd)
+            except ReplacedError:
+                self._drop()
+                self.on_replaced()
+                raise
             except BaseException:
                 self._drop()
                 raise
@@ -107,7 +133,7 @@ class Lock:
     def release(self) -> None:
         try:
             if self._fd is not None:
-                self._disk.unlock(self._fd)
+                self._disk.unlock(self._fd, self._byte)
         except OSError:
             self._drop()  # that frees it, too; kept, nobody else would ever have it
         finally:
@@ -136,7 +162,7 @@ class Lock:
         if threads.is_mine(self._mutex):
             if self._fd is not None:
                 with suppress(OSError):
-                    self._disk.unlock(self._fd)
+                    self._disk.unlock(self._fd, self._byte)
             threads.let_go(self._mutex)
 
     def forget(self) -> None:
@@ -156,21 +182,12 @@ class Lock:
         if forks.is_here(self._process):
             self._drop()  # where `close` found it held
 
-    def exists(self) -> bool:
-        try:
-            self._disk.stat(self._name, dir_fd=self._folder_fd)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def make_file(self) -> None:
-        """Make the lock's file, if there is none."""
-        try:
-            self._disk.make_file(self._name, self._mode, dir_fd=self._folder_fd)
-            if self._mode & 0o077:  # the umask took bits that a group needs
-                self._disk.chmod_folder(self._name, self._mode, dir_fd=self._folder_fd)
-        except FileExistsError:
-            pass
+    def make_file(self, size: int) -> None:
+        """Have the lock file, of so many bytes; what stands in it stays."""
+        fd = self._descriptor()
+        if self._disk.size(fd) < size:
+            with suppress(OSError):  # then nothing is kept in hand
+                self._disk.allocate(fd, size)
 
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
@@ -180,7 +197,7 @@ class Lock:
 
     def _open(self) -> int:
         try:
-            fd = self._disk.open_or_create(self._name, self._mode, dir_fd=self._folder_fd)
+            fd = self._disk.open_or_create(LOCK_FILE, self._mode, dir_fd=self._folder_fd)
         except FileNotFoundError:  # the folder itself is gone
             raise ReplacedError(self.path, "lock file") from None
         try:
@@ -197,14 +214,15 @@ class Lock:
     def _drop(self) -> None:
         if self._fd is not None:
             with suppress(OSError):
-                self._disk.unlock(self._fd)  # first: cut off in between, the lock is free
+                # First: cut off in between, the lock is free.
+                self._disk.unlock(self._fd, self._byte)
         fd, self._fd, self._inode = self._fd, None, None
         if fd is not None:
             self._disk.close(fd)
 
 
 class TransferLock(Lock):
-    """A lock whose file tells the next holder, among the living, who the last one was.
+    """A lock of which the file tells the next holder, among the living, who the last one was.
 
     That is said by a random token, which is not flushed.  Rows of transfers are changed only under
     their lock (but for intents, see ``Intents.settle``), so a row that was read or written in an
@@ -216,6 +234,11 @@ class TransferLock(Lock):
     turn = 0
     _token = b"-"
 
+    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int, stripe: int) -> None:
+        byte, name = transfer_byte(stripe), f"transfer-{stripe:02x}"
+        super().__init__(disk, folder, folder_fd, mode, byte, name)
+        self._token_at = _TOKEN_SIZE * stripe
+
     def begin_turn(self) -> None:
         """For a holder that changes rows otherwise than segment by segment, or may fail half way:
         nothing that was kept before is current."""
@@ -223,16 +246,16 @@ class TransferLock(Lock):
 
     def _taken(self, fd: int) -> None:
         try:
-            found = self._disk.last_holder(fd)
+            found = self._disk.last_holder(fd, self._token_at)
         except OSError:
             found = b""
-        if found[:_TOKEN_SIZE] != self._token:
+        if found != self._token:
             self.begin_turn()
             try:
-                self._disk.sign(fd, self._token)
+                self._disk.sign(fd, self._token, self._token_at)
             except OSError:
                 # On a full disk nothing is taken for current; whoever held the lock before must
-                # not take it for its own still.
+                # not take it for its own still.  All tokens go: others read their rows again.
                 self._disk.truncate(fd, 0)
 
     def _open(self) -> int:
@@ -262,23 +285,23 @@ class Locks:
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
         where = disk, folder, folder_fd
-        stripes = range(STRIPES)
-        self.journal = Lock(*where, "journal", mode)
-        self._transfers = [TransferLock(*where, f"transfer-{one:02x}", mode) for one in stripes]
-        self._names = [Lock(*where, f"name-{one:02x}", mode) for one in stripes]
+        self.journal = Lock(*where, mode, JOURNAL_BYTE, "journal")
+        self._transfers = [TransferLock(*where, mode, stripe) for stripe in range(STRIPES)]
+        self._names = [
+            Lock(*where, mode, name_byte(stripe), f"name-{stripe:02x}") for stripe in range(STRIPES)
+        ]
 
-    def make_files(self) -> None:
-        """Make all files that are missing, while there are inodes for them.  Where there are none
-        left, each is made when it is first used, if it can be."""
-        last = self._names[-1]
-        if last.exists():
-            return  # it is made last
-        try:
-            for lock in self._all():
-                lock.make_file()
-        except OSError as error:
-            if error.errno not in NO_SPACE:
-                raise
+        close = weakref.WeakMethod(self.close)  # no cycle, which only the collector ends
+
+        def open_anew() -> None:
+            (close() or _nothing)()
+
+        for lock in self._all():
+            lock.on_replaced = open_anew  # one error for all of them
+
+    def make_file(self) -> None:
+        """Make the lock file, with space for all tokens, while there is an inode for it."""
+        self.journal.make_file(_TOKEN_SIZE * STRIPES)
 
     def transfer(self, file_id: str, deadline: Deadline) -> _Held[TransferLock]:
         """``with``: hold the lock of a transfer."""
@@ -321,3 +344,13 @@ class Locks:
 def stripe_of(text: bytes) -> int:
     """The stripe that every process picks for ``text``."""
     return zlib.crc32(text) % STRIPES
+
+
+def transfer_byte(stripe: int) -> int:
+    """Byte of the lock file that is the lock of a stripe of transfers."""
+    return JOURNAL_BYTE + _STEP * (1 + stripe)
+
+
+def name_byte(stripe: int) -> int:
+    """Byte of the lock file that is the lock of a stripe of names."""
+    return transfer_byte(STRIPES + stripe)

@@ -17,6 +17,7 @@ from crash.workloads import FOUR
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
+from txstore.locks import JOURNAL_BYTE, LOCK_FILE
 from txstore.testing.faults import FaultPlan
 
 OTHER = upload("other", "other.bin", 1500, 700, 900, 800)
@@ -169,9 +170,9 @@ def test_a_manager_that_is_closed_without_the_journal_lock_takes_no_commit(
         first.status("nobody")
         disk.meanwhile = lambda: second.store_segment(message(FOUR, 3))
         folder = holder.open_folder(str(tmp_path / ".workdir" / "locks"), follow=True)
-        lock = holder.open("journal", dir_fd=folder)
-        assert holder.try_lock(lock)  # as a worker that commits
-        with_lock = threading.Timer(0.2, holder.unlock, (lock,))
+        lock = holder.open(LOCK_FILE, dir_fd=folder)
+        assert holder.try_lock(lock, JOURNAL_BYTE)  # as a worker that commits
+        with_lock = threading.Timer(0.2, holder.unlock, (lock, JOURNAL_BYTE))
         with_lock.start()
         first.close()
         with_lock.join()

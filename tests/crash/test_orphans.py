@@ -12,6 +12,7 @@ from crash.steps import message
 from crash.workloads import A, B
 from txstore import FileStoreManager
 from txstore.disk import Disk
+from txstore.locks import transfer_byte
 
 PATIENCE = 20.0
 
@@ -32,14 +33,14 @@ class Slow(Disk):
 class Sweeper(Disk):
     """Something happens before it takes a certain lock."""
 
-    lock = ""
+    lock = -1
     meanwhile: Callable[[], None]
 
-    def try_lock(self, fd: int) -> bool:
-        if self.lock and os.readlink(f"/proc/self/fd/{fd}").endswith(self.lock):
-            self.lock = ""
+    def try_lock(self, fd: int, byte: int) -> bool:
+        if byte == self.lock:
+            self.lock = -1
             self.meanwhile()
-        return super().try_lock(fd)
+        return super().try_lock(fd, byte)
 
 
 def test_a_file_whose_row_came_meanwhile_is_no_orphan(tmp_path: Path) -> None:
@@ -57,9 +58,9 @@ def test_a_file_whose_row_came_meanwhile_is_no_orphan(tmp_path: Path) -> None:
         other.start()
         assert slow.here.wait(PATIENCE)
         [name] = os.listdir(tmp_path / ".workdir" / "staging")
-        sweeper.meanwhile, sweeper.lock = meanwhile, f"/transfer-{name[1:3]}"
+        sweeper.meanwhile, sweeper.lock = meanwhile, transfer_byte(int(name[1:3], 16))
         second.store_segment(message(B, 1))
-        assert not sweeper.lock
+        assert sweeper.lock == -1
         try:
             first.store_segment(message(A, 2))
         except OSError as error:

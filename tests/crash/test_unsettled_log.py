@@ -23,6 +23,7 @@ from crash.oracle import broken
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.journal import handles
+from txstore.locks import JOURNAL_BYTE, LOCK_FILE
 from txstore.testing import FaultPlan, FaultyDisk
 
 State = dict[str, tuple[int, bytes]]
@@ -101,8 +102,8 @@ def collected_without_the_lock(storage: Path) -> None:
     store = [FileStoreManager(storage, durability="none")]
     disk = Disk()
     folder = disk.open_folder(str(storage / ".workdir" / "locks"), follow=True)
-    lock = disk.open("journal", dir_fd=folder)
-    assert disk.try_lock(lock)
+    lock = disk.open(LOCK_FILE, dir_fd=folder)
+    assert disk.try_lock(lock, JOURNAL_BYTE)
     store.clear()
     gc.collect()
     disk.close(lock)
@@ -115,7 +116,7 @@ def never_closed(storage: Path) -> None:
 import sys
 from txstore import FileStoreManager
 store = FileStoreManager(sys.argv[1], durability="none")
-store._release.detach()
+store._engine._release.detach()
 del store
 """
     subprocess.run([sys.executable, "-c", script, storage], check=True)
@@ -129,7 +130,7 @@ from txstore import FileStoreManager
 store = FileStoreManager(sys.argv[1], durability="none")
 child = ctypes.CDLL(None).fork()
 if child == 0:
-    store._release.detach()
+    store._engine._release.detach()
     sys.exit()
 os.waitpid(child, 0)
 os._exit(0)
@@ -197,7 +198,9 @@ def test_what_could_not_be_closed_is_closed_later(
 
     def is_journal(fd: str) -> bool:
         path = f"/proc/self/fd/{fd}"
-        return os.path.exists(path) and f"{storage}/.workdir/journal.db" in os.readlink(path)
+        found = os.readlink(path) if os.path.exists(path) else ""
+        # Of the index we have one of our own, which stays where a connection was left.
+        return f"{storage}/.workdir/journal.db" in found and "-shm" not in found
 
     before = state(storage)
     monkeypatch.setattr(handles, "_never_checkpoint", refuse)

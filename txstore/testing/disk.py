@@ -151,16 +151,6 @@ class SimulatedDisk(JournalRecorder, Disk):
 
         return self._call("open_or_create", name, act)
 
-    def make_file(self, name: str, mode: int, *, dir_fd: int) -> None:
-        def act() -> None:
-            super(SimulatedDisk, self).make_file(name, mode, dir_fd=dir_fd)
-            fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=dir_fd)
-            self._made(fd, name, dir_fd)
-            self._open.pop(fd, None)
-            os.close(fd)
-
-        self._call("make_file", name, act)
-
     def close(self, fd: int) -> None:
         with self._mutex:
             self._open.pop(fd, None)
@@ -413,24 +403,25 @@ class SimulatedDisk(JournalRecorder, Disk):
 
     # --- locks -------------------------------------------------------------------------------
 
-    def try_lock(self, fd: int) -> bool:
-        return self._call("try_lock", "", lambda: super(SimulatedDisk, self).try_lock(fd))
+    def try_lock(self, fd: int, byte: int) -> bool:
+        return self._call("try_lock", "", lambda: Disk.try_lock_byte(self, fd, byte, shared=False))
 
-    def last_holder(self, fd: int) -> bytes:
-        return self._call("last_holder", "", lambda: super(SimulatedDisk, self).last_holder(fd))
+    def last_holder(self, fd: int, offset: int) -> bytes:
+        really = super().last_holder
+        return self._call("last_holder", "", lambda: really(fd, offset))
 
     def pause(self, seconds: float) -> None:
         self._call("pause", "", lambda: super(SimulatedDisk, self).pause(seconds))
 
-    def sign(self, fd: int, token: bytes) -> None:
+    def sign(self, fd: int, token: bytes, offset: int) -> None:
         # Not recorded: it is for the living, and random.
-        self._call("sign", "", lambda: super(SimulatedDisk, self).sign(fd, token))
+        self._call("sign", "", lambda: super(SimulatedDisk, self).sign(fd, token, offset))
 
-    def unlock(self, fd: int) -> None:
+    def unlock(self, fd: int, byte: int) -> None:
         if self.dead:
-            super().unlock(fd)
+            super().unlock(fd, byte)
             return
-        self._call("unlock", "", lambda: super(SimulatedDisk, self).unlock(fd))
+        self._call("unlock", "", lambda: super(SimulatedDisk, self).unlock(fd, byte))
 
     # --- the journal -------------------------------------------------------------------------
 

@@ -33,7 +33,7 @@ _READING = (
     *("new_file", "acl", "default_acl"),
     *("try_lock", "last_holder", "sign", "start_flush"),
     # Of lock files and of the index, which no promise rests on.
-    *("make_file", "give", "overwrite_in_place", "try_lock_byte"),
+    *("give", "overwrite_in_place", "try_lock_byte"),
     *("touch_file", "touch_memory", "mapped"),
 )
 
@@ -100,9 +100,9 @@ class FaultyDisk(Disk):
         if ours:
             super().close(fd)
 
-    def unlock(self, fd: int) -> None:
+    def unlock(self, fd: int, byte: int) -> None:
         if not self.dead:
-            super().unlock(fd)
+            super().unlock(fd, byte)
 
     def lack_of_space(self, folder: str, *room: int) -> int:
         return errno.ENOSPC if self.full else super().lack_of_space(folder, *room)
