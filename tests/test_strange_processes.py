@@ -297,7 +297,7 @@ def closed_beside_a_thread(storage: Path) -> None:
     store = FileStoreManager(storage, durability="none")
     store.store_segment(segment("one", 1, b"x"))
     end = threading.Event()
-    thread = threading.Thread(target=end.wait)
+    thread = threading.Thread(target=end.wait, daemon=True)
     thread.start()
     before = {fd for fd in map(int, os.listdir("/proc/self/fd")) if fd > 2 and not _is_pipe(fd)}
     for fd in before:

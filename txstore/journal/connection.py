@@ -22,9 +22,9 @@ from txstore.journal.files import OpenFiles
 from txstore.journal.index import Index
 from txstore.journal.inherited import (
     Descriptor,
+    check_openable,
     descriptors_of,
     give_up,
-    is_given_up,
     put_away,
 )
 from txstore.journal.sqlite import SELECT_VERSION, check_version, translate
@@ -98,14 +98,7 @@ class Connection:
 
     def _open(self, deadline: Deadline) -> sqlite3.Connection:
         inode = self._files.inode()
-        if is_given_up(inode):
-            raise JournalError(
-                errno.EBADF,
-                "SQLite cannot open the journal in this process: a fork from C came while another"
-                " thread was using it, or its descriptors were closed and belong to other files."
-                " Use another process, or open the store after the fork",
-                self._path,
-            )
+        check_openable(self._path, inode)
         self._index.hold(deadline)
         connection = wal = None
         try:

@@ -12,6 +12,7 @@ then it is closed: SQLite clears its table, and can do nothing else.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -19,6 +20,7 @@ import threading
 from collections.abc import Collection
 
 from txstore.descriptors import Inode, inode_of
+from txstore.errors import JournalError
 from txstore.journal import handles
 
 #: A descriptor's number, and the file that it leads to.
@@ -45,9 +47,19 @@ def give_up(journal: Inode) -> None:
     _lost.add(journal)
 
 
-def is_given_up(journal: Inode) -> bool:
-    """Whether a journal cannot be opened in this process."""
-    return journal in _lost
+def check_openable(path: str, journal: Inode) -> None:
+    """Refuse a journal that SQLite cannot open in this process, before it is asked anything.
+
+    :raises JournalError: it was given up
+    """
+    if journal in _lost:
+        raise JournalError(
+            errno.EBADF,
+            "SQLite cannot open the journal in this process: a fork from C came while another"
+            " thread was using it, or its descriptors were closed and belong to other files."
+            " Use another process, or open the store after the fork",
+            path,
+        )
 
 
 def put_away(connection: sqlite3.Connection, descriptors: Collection[Descriptor]) -> bool:

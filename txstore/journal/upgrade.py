@@ -21,6 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from txstore import forks
+from txstore.descriptors import inode_of
 from txstore.disk import COPYING_FILE_SYSTEMS, NO_SPACE, Disk
 from txstore.errors import (
     JournalDamagedError,
@@ -32,6 +33,7 @@ from txstore.home import JOURNAL, Home
 from txstore.journal import handles, schema
 from txstore.journal.engine import Journal
 from txstore.journal.index import held
+from txstore.journal.inherited import check_openable
 from txstore.journal.records import Records
 from txstore.journal.sqlite import BUSY_TIMEOUT, DIALECT, Statement, connect, translate
 from txstore.journal.wal import WalFile, release_reserve
@@ -153,6 +155,7 @@ def inspect(home: Home, size: int, deadline: Deadline) -> str:
 def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
     path = home.journal_path
     at_rest = access != "ro"
+    check_openable(path, inode_of(home.disk.stat(path)))
     try:
         waiting = min(BUSY_TIMEOUT, deadline.left())
         with (
