@@ -118,7 +118,7 @@ FileStoreManager.{method} = waiting
 
 
 @pytest.mark.parametrize("times", [1, 2])
-@pytest.mark.parametrize("method", ["_take", "transfers"])
+@pytest.mark.parametrize("method", ["store_segment", "transfers"])
 def test_ctrl_c_while_put_waits_for_a_lock_ends_it_with_code_130(
     sources: list[Path], storage: Path, method: str, times: int
 ) -> None:

@@ -20,7 +20,9 @@ from seam import StoppingDisk
 from support import at_each_level
 
 from txstore import FileStoreManager
+from txstore.disk import Disk
 from txstore.errors import JournalError, TxStoreError
+from txstore.journal import handles, inherited
 from txstore.options import Level
 
 DATA = bytes(range(256)) * 8
@@ -357,3 +359,22 @@ def test_a_daemon_uses_a_manager_that_was_made_before(tmp_path: Path, detached: 
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
     with FileStoreManager(tmp_path / "storage") as store:
         assert store.store_segment(segment("one", 3, b"z")).segments_received == 3
+
+
+def test_a_connection_that_is_closed_already_takes_no_descriptor_from_the_next(
+    tmp_path: Path,
+) -> None:
+    """The next one to the same journal has the same numbers, which lead to the same files."""
+    with FileStoreManager(tmp_path, durability="none") as store:
+        store.store_segment(segment("one", 1, b"x"))
+    journal = tmp_path / ".workdir" / "journal.db"
+    found = journal.stat()
+    first = handles.open_writing(Disk(), str(journal))
+    first.execute("SELECT * FROM transfer").fetchall()
+    numbers = inherited.descriptors_of({(found.st_dev, found.st_ino)})
+    handles.close_unsettled(first)
+    second = handles.open_writing(Disk(), str(journal))
+    assert inherited.descriptors_of({(found.st_dev, found.st_ino)}) == numbers
+    assert inherited.put_away(first, numbers)
+    assert len(second.execute("SELECT * FROM transfer").fetchall()) == 1
+    handles.close_unsettled(second)

@@ -69,6 +69,8 @@ def put_away(connection: sqlite3.Connection, descriptors: Collection[Descriptor]
     :return: ``False`` where other files got its numbers and another thread could be using them:
         then it stays as it is
     """
+    if not handles.is_open(connection):
+        return True  # closed already: another connection to the same journal may have its numbers
     taken = [fd for fd, inode in descriptors if _inode(fd) not in (None, inode)]
     if taken and threading.active_count() > 1:
         return False
