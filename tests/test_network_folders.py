@@ -11,7 +11,7 @@ from support import message, published, send, transfer_messages
 
 from txstore import FileStoreManager
 from txstore.disk import NETWORK_FILE_SYSTEMS, Disk
-from txstore.errors import NetworkFileSystemError, UnfitFileSystemError
+from txstore.errors import NetworkFileSystemError, PathTooLongError, UnfitFileSystemError
 
 
 class NetworkDisk(Disk):
@@ -119,3 +119,28 @@ def test_a_file_system_without_a_call_is_named_with_it(
     assert (caught.value.fstype, caught.value.errno) == ("somefs", number)
     assert call in caught.value.call
     assert "somefs" in str(caught.value)
+
+
+def below(folder: Path, length: int) -> Path:
+    """A path of so many bytes below a folder."""
+    while (missing := length - len(str(folder))) > 0:
+        # Two bytes are the least that a folder adds.
+        folder /= "d" * (missing - 1 if missing <= 100 else 50)
+    return folder
+
+
+def test_a_path_that_sqlite_cannot_open_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    folder = below(tmp_path, 500)
+    with pytest.raises(PathTooLongError, match="shorter path") as caught:
+        FileStoreManager(folder)
+    assert caught.value.errno == errno.ENAMETOOLONG
+    assert caught.value.length > caught.value.limit
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_longest_path_that_is_not_refused_can_be_opened(tmp_path: Path) -> None:
+    storage, length = tmp_path / "storage", 504 - len("/new-") - 32
+    with FileStoreManager(storage, below(tmp_path, length)) as store:
+        assert store.transfers() == []
+    with pytest.raises(PathTooLongError):
+        FileStoreManager(tmp_path / "other", below(tmp_path, length + 2))

@@ -500,6 +500,7 @@ VALUES: dict[str, Any] = {
     "timeout": 1.5,
     "lock": "journal",
     "call": "fsync of a folder",
+    "length": 600,
     "number": 28,
     "what": "journal",
     "found": "0009",

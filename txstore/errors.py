@@ -399,6 +399,24 @@ class UnfitFileSystemError(StoreDiskError):
         self.call = call
 
 
+class PathTooLongError(StoreDiskError):
+    """SQLite cannot open files with such long paths; nothing was made.
+
+    :ivar length: bytes of the longest path that it would have to open, all links resolved
+    :ivar limit: bytes that it takes
+    """
+
+    def __init__(self, path: str, length: int, limit: int) -> None:
+        super().__init__(
+            _errno.ENAMETOOLONG,
+            f"The working dir's path is too long: SQLite opens paths of at most {limit} bytes, and"
+            f" its files would have {length}. Use a working_dir with a shorter path",
+            path,
+        )
+        self.length = length
+        self.limit = limit
+
+
 class UnsupportedPlatformError(StoreDiskError):
     """txstore cannot keep its promises on this operating system."""
 

@@ -25,6 +25,7 @@ from txstore.disk import COPYING_FILE_SYSTEMS, Disk, is_network, is_supported
 from txstore.errors import (
     NetworkFileSystemError,
     OptionError,
+    PathTooLongError,
     ReplacedError,
     StoreMismatchError,
     UnfitFileSystemError,
@@ -37,6 +38,9 @@ JOURNAL = "journal.db"
 _TEMPORARY_MARKER = re.compile(r"store-[0-9a-f]{32}\Z")
 #: What a file system answers that does not have a call.
 _NO_SUCH_CALL = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+#: Bytes of the longest path that SQLite opens with a log beside it, all links resolved; and the
+#: longest name that it opens here: a new journal's, before it has its own.
+_SQLITE_PATH, _LONGEST_NAME = 504, "new-" + 32 * "0"
 _STAGING, _LOCKS, _MARKER = "staging", "locks", "store"
 _GROUP_SHARES = 0o060
 
@@ -90,6 +94,7 @@ class Home:
             else os.path.join(self.storage_dir, DEFAULT_WORKING_DIR)
         )
         self._check_apart(self.storage_dir, self.working_dir)
+        self._check_length()
         self._fds: list[int] = []
         self._locked: list[int] = []
         self._inodes: dict[int, Inode] = {}
@@ -145,6 +150,14 @@ class Home:
         if ahead is None:
             # Nobody could compare their times with ours: then they are those of an unknown boot.
             self.boot = ""
+
+    def _check_length(self) -> None:
+        """:raises PathTooLongError: SQLite could not open the journal, or not make it"""
+        folder = os.path.realpath(self.working_dir)
+        is_there = os.path.exists(os.path.join(folder, JOURNAL))
+        length = len(os.fsencode(os.path.join(folder, JOURNAL if is_there else _LONGEST_NAME)))
+        if length > _SQLITE_PATH:
+            raise PathTooLongError(self.working_dir, length, _SQLITE_PATH)
 
     @staticmethod
     def _check_apart(storage_dir: str, working_dir: str) -> None:

@@ -65,6 +65,7 @@ class FileStoreManager:
     :raises PermissionError: a folder cannot be made for lack of permission
     :raises NotADirectoryError: a path is a file
     :raises NetworkFileSystemError: the working dir is on a network file system (an ``OSError``)
+    :raises PathTooLongError: SQLite cannot open paths as long as the working dir's (an ``OSError``)
     :raises UnsupportedPlatformError: this is no POSIX system (an ``OSError``)
     :raises JournalError: SQLite cannot open the journal
     :raises JournalDamagedError: the journal is damaged; nothing was changed
