@@ -501,6 +501,7 @@ VALUES: dict[str, Any] = {
     "lock": "journal",
     "call": "fsync of a folder",
     "length": 600,
+    "offset": 4096,
     "number": 28,
     "what": "journal",
     "found": "0009",

@@ -513,6 +513,40 @@ class FileChangedError(FabricError, ValueError):
         self.file_id: str | None = None
 
 
+class DamagedAnswerError(FabricError, RuntimeError):
+    """A part of a file is not what its hash says; nothing of it was kept, and it can be got again.
+
+    :ivar name: the file
+    :ivar offset: where the part begins (bytes)
+    """
+
+    def __init__(self, name: str, offset: int) -> None:
+        super().__init__(f"bytes of {name!r} from {offset} on arrived damaged")
+        self.name, self.offset = name, offset
+
+
+class GetRunningError(FabricError, RuntimeError):
+    """Another process is getting the same file to the same place.
+
+    :ivar path: the part file that it writes
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"another process is getting the same file into {path!r}")
+        self.path = path
+
+
+class NoFreeIdError(FabricError, ValueError):
+    """Every id that a file may have is another transfer's; nothing was sent.
+
+    :ivar name: the file
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"every id that {name!r} may have is taken by another transfer")
+        self.name = name
+
+
 class UnsendableTextError(FabricError, ValueError):
     """A text is not UTF-8, as all text in messages is; nothing was sent.
 

@@ -2,12 +2,15 @@
 
 from txstore.errors import (
     ConfigError,
+    DamagedAnswerError,
     FabricError,
     FileChangedError,
     GaveUpError,
+    GetRunningError,
     InterruptedSendError,
     NoAnswerError,
     NoConnectionError,
+    NoFreeIdError,
     NotSentError,
     RemoteError,
     TransferCancelledError,
@@ -17,12 +20,15 @@ from txstore.errors import (
 
 __all__ = [
     "ConfigError",
+    "DamagedAnswerError",
     "FabricError",
     "FileChangedError",
     "GaveUpError",
+    "GetRunningError",
     "InterruptedSendError",
     "NoAnswerError",
     "NoConnectionError",
+    "NoFreeIdError",
     "NotSentError",
     "RemoteError",
     "TransferCancelledError",

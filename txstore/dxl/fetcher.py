@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from txstore.dxl.errors import FabricError, FileChangedError, RemoteError
+from txstore.dxl.errors import (
+    DamagedAnswerError,
+    FabricError,
+    FileChangedError,
+    GetRunningError,
+    RemoteError,
+)
 from txstore.dxl.link import Link
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
@@ -136,7 +142,7 @@ class FileFetcher:
         if StoredVersion.from_fields(fields) != version or fields.get("offset") != str(offset):
             raise FileChangedError(name, f"{name!r} was replaced on the way; get it again")
         if hashlib.sha256(data).hexdigest() != fields.get("segment_sha256") or not data:
-            raise FabricError(f"bytes of {name!r} from {offset} on arrived damaged")
+            raise DamagedAnswerError(name, offset)
         return data
 
     def _read(self, name: str, offset: int, length: int, version: StoredVersion | None) -> Any:
@@ -202,7 +208,7 @@ def _lock(file: BinaryIO, part: str) -> None:
     try:
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise FabricError(f"another process is getting the same file into {part!r}") from error
+        raise GetRunningError(str(part)) from error
 
 
 def _flush_folder(folder: str) -> None:

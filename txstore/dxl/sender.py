@@ -13,6 +13,7 @@ from txstore.dxl.errors import (
     FabricError,
     FileChangedError,
     NoAnswerError,
+    NoFreeIdError,
     NotSentError,
     RemoteError,
     TransferCancelledError,
@@ -81,15 +82,15 @@ class SentFile:
 Progress = Callable[[SendProgress], None]
 
 
-class _IdTakenError(FabricError):
+class _IdTakenError(FabricError, RuntimeError):
     """The id belongs to other bytes."""
 
 
-class _MovedError(FabricError):
+class _MovedError(FabricError, RuntimeError):
     """The store is at another segment than this sender."""
 
 
-class _TooLargeError(FabricError):
+class _TooLargeError(FabricError, RuntimeError):
     """Segments of this size do not get through."""
 
 
@@ -150,7 +151,7 @@ class FileSender:
                 except RemoteError as error:
                     if error.kind not in (ErrorKind.REPEAT, ErrorKind.DAMAGED):
                         raise
-        raise FabricError(f"every id that {name!r} may have is taken by another transfer")
+        raise NoFreeIdError(name)
 
     def cancel(self, file_id: str) -> int:
         """Drop an unfinished transfer and its bytes.
