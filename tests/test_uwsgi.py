@@ -64,6 +64,18 @@ class Connection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+def answers(listening: Path) -> bool:
+    """Whether a socket takes connections: its name is there before it does."""
+    connection = Connection(listening)
+    try:
+        connection.connect()
+    except (FileNotFoundError, ConnectionRefusedError):
+        return False
+    finally:
+        connection.close()
+    return True
+
+
 @contextmanager
 def served(folder: Path, level: Level, used: bool) -> Iterator[Path]:
     """The socket of a uWSGI whose module made a manager before it forked its workers."""
@@ -86,7 +98,7 @@ def served(folder: Path, level: Level, used: bool) -> Iterator[Path]:
             | {"STORAGE": str(folder / "storage"), "LEVEL": level, "USED": "1" if used else ""},
         )
     try:
-        wait_for(lambda: listening.exists() or process.poll() is not None)
+        wait_for(lambda: answers(listening) or process.poll() is not None)
         assert process.poll() is None, (folder / "log").read_text()
         yield listening
     finally:
