@@ -3,6 +3,7 @@ the folder of a storage, which need not be there yet, and what opens stores over
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,14 @@ def storage(tmp_path: Path) -> Path:
 def manager(tmp_path: Path) -> Iterator[OpenStore]:
     with opened_stores(tmp_path / "storage") as open_store:
         yield open_store
+
+
+@pytest.fixture
+def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the boot-time clock of this process says."""
+    now = [1000.0]
+    monkeypatch.setattr(time, "clock_gettime", lambda _clock: now[0])
+    return now
 
 
 @pytest.hookimpl(trylast=True)

@@ -24,14 +24,6 @@ DATA = bytes(range(256)) * 4
 HOUR, DAY = 3600.0, 86400.0
 
 
-@pytest.fixture
-def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the boot-time clock of this process says."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "clock_gettime", lambda _clock: now[0])
-    return now
-
-
 @at_each_level
 def test_each_answered_repeat_is_activity(tmp_path: Path, ticks: list[float], level: Level) -> None:
     with FileStoreManager(tmp_path, durability=level, expire_after=DAY) as store:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -14,14 +13,6 @@ from txstore import FileStoreManager
 
 #: Seconds that nothing is kept longer than, and between two messages: 1,000 a second.
 LIFETIME, STEP = 1.0, 0.001
-
-
-@pytest.fixture
-def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What the boot-time clock of this process says."""
-    now = [1000.0]
-    monkeypatch.setattr(time, "clock_gettime", lambda _clock: now[0])
-    return now
 
 
 @pytest.mark.parametrize("managers", [1, 3])

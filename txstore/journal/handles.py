@@ -21,10 +21,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from txstore.descriptors import Inode, inode_of
 from txstore.disk import Disk
 from txstore.journal.sqlite import BUSY_TIMEOUT, connect
-
-Inode = tuple[int, int]
 
 # Own copies of the two functions: a prototype is set on them.
 _python = ctypes.PyDLL(None)
@@ -127,10 +126,9 @@ def _close_outlived(connection: sqlite3.Connection, path: str, inode: Inode) -> 
 
 def _inode(path: str) -> Inode | None:
     try:
-        found = os.stat(path)
+        return inode_of(os.stat(path))
     except OSError:
         return None
-    return found.st_dev, found.st_ino
 
 
 if sys.version_info >= (3, 12):

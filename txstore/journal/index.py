@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from txstore import threads
-from txstore.descriptors import Inode, close_ours, leads_to
+from txstore.descriptors import Inode, close_ours, inode_of, leads_to
 from txstore.disk import Disk
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.locks import Deadline
@@ -157,7 +157,7 @@ class Index:
         except BaseException:
             self._disk.close(fd)
             raise
-        inode = found.st_dev, found.st_ino
+        inode = inode_of(found)
         one = process.indexes.setdefault(inode, _Open(self._disk, []))
         one.fds.append(fd)
         try:
@@ -190,10 +190,9 @@ class Index:
 
     def _inode(self) -> Inode | None:
         try:
-            found = self._disk.stat(self._path)
+            return inode_of(self._disk.stat(self._path))
         except FileNotFoundError:
             return None
-        return found.st_dev, found.st_ino
 
     def _fill(self, fd: int, size: int, deadline: Deadline) -> None:
         while not self._disk.try_lock_byte(fd, _IN_USE, shared=False):
