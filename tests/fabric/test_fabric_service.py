@@ -32,6 +32,7 @@ from txstore.dxl.heartbeat import BEAT_EVERY
 from txstore.dxl.protocol import STORE_TOPIC
 
 SEGMENT = 16 * 1024
+HERE = Path(__file__).parent
 
 alone_and_supervised = pytest.mark.parametrize(
     "options", [[], ["--workers", "2"]], ids=["alone", "supervised"]
@@ -41,6 +42,11 @@ alone_and_supervised = pytest.mark.parametrize(
 def sooner(seconds: float) -> str:
     """What a service begins with whose workers are to be killed earlier."""
     return f"from txstore.dxl import supervisor; supervisor.SILENCE = {seconds}"
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped by a signal."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def worker(service: ServiceProcess, number: int) -> int:
@@ -66,12 +72,18 @@ def test_a_worker_that_hangs_is_killed_and_started_again(
     assert not any("Worker 2" in line and "sign of life" in line for line in service.output)
 
 
+@pytest.mark.parametrize("where", ["waiting", "in a round"])
 def test_a_service_that_was_stopped_as_a_whole_kills_no_worker(
-    shared_dir: Path, link: Link, make_file: MakeFile, start_service: StartService
+    shared_dir: Path, link: Link, make_file: MakeFile, start_service: StartService, where: str
 ) -> None:
     silence = 3.0
-    service = start_service(shared_dir, "--workers", "2", first=sooner(silence))
-    os.killpg(service.pid, signal.SIGSTOP)
+    first = sooner(silence)
+    if where == "in a round":
+        first += f"; import sys; sys.path.append({str(HERE)!r}); import stopped_in_a_round"
+    service = start_service(shared_dir, "--workers", "2", first=first)
+    if where == "waiting":
+        os.killpg(service.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(service.pid), "the supervisor is stopped")
     threading.Event().wait(silence + 1.5)  # it is the time that has to pass
     os.killpg(service.pid, signal.SIGCONT)
     FileSender(link, segment_size=SEGMENT).send(make_file(2 * SEGMENT))

@@ -76,6 +76,7 @@ class Supervisor:
         self._on_ready, self._on_round = on_ready, on_round
         self._replaced = False
         self._said_ready = False
+        self._awake = time.monotonic()
         self._selector = selectors.DefaultSelector()
 
     def run(self) -> int:
@@ -107,17 +108,20 @@ class Supervisor:
                 pause = min(pause, worker.due - began)
             elif not worker.killed:
                 pause = min(pause, max(worker.silent_after - began, 0.0))
-        events = self._selector.select(pause)
-        overslept = time.monotonic() - began > pause + OVERSLEPT
-        for key, _ in events:
+        for key, _ in self._selector.select(pause):
             if key.data is None:
                 return True
             self._hear(key.data)
+        # One look at the clock, and all the time since the last one counts: wherever in a step it
+        # was stopped, it sees that here, before it takes a worker for silent.
+        now = time.monotonic()
+        overslept = now - self._awake > pause + OVERSLEPT
+        self._awake = now
         for worker in self._workers:
             if overslept:
                 # It was stopped or had no processor for a while, and so, perhaps, had its workers.
-                worker.silent_after = max(worker.silent_after, time.monotonic() + SILENCE)
-            elif worker.silent_after <= time.monotonic():
+                worker.silent_after = max(worker.silent_after, now + SILENCE)
+            elif worker.silent_after <= now:
                 self._kill_silent(worker)
         return self._replaced
 
