@@ -1,12 +1,14 @@
 """What the crash tests looked at is told at the end of a run, added up over all its processes; and
-the folder of a storage, which need not be there yet, and what opens stores over it."""
+the folder of a storage, which need not be there yet, and what opens stores over it; and which
+promise a failed test is about."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from counted import COUNTED
@@ -30,6 +32,16 @@ def ticks(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
     monkeypatch.setattr(time, "clock_gettime", lambda _clock: now[0])
     return now
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """Say which promise a failed test found broken: that is how a mutant is seen to die."""
+    report = yield
+    marker = item.get_closest_marker("promise")
+    if report.failed and marker is not None:
+        report.sections.append(("what is broken", f"promise {marker.args[0]}: {item.name}"))
+    return report
 
 
 @pytest.hookimpl(trylast=True)

@@ -23,10 +23,13 @@ from txstore import FileStoreManager
 from txstore.errors import SequenceError, TxStoreError
 from txstore.options import Level
 
+pytestmark = pytest.mark.promise(7)
+
 PACKAGE = str(Path(txstore.__file__).parent) + os.sep
 DATA = bytes(range(256)) * 8
-#: At every bytecode takes an hour; this at every so manieth, from another one for each level.
-STEP = 1 if FULL else 307
+#: A call has some thousand bytecodes, and at each of them would take an hour: this is at every so
+#: manieth, from another one for each level.
+STEP = 29 if FULL else 307
 
 
 class CutOffError(Exception):

@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from crew import Worker, segment, staging_files
 
+pytestmark = pytest.mark.promise(6)
+
 NAMES = [f"file{number}" for number in range(12)]
 
 #: name: (what makes it, size in MiB, options of the mount)

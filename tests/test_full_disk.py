@@ -20,6 +20,8 @@ from txstore import FileStoreManager
 from txstore.errors import JournalError
 from txstore.options import Level
 
+pytestmark = pytest.mark.promise(6)
+
 BIG = bytes(range(256)) * 2048  # half a MiB; more than what a full disk's last page has room for
 SMALL = b"small"
 
@@ -273,17 +275,23 @@ def test_message_can_be_sent_again_wherever_the_space_ended(tmp_path: Path, leve
     apart(every_size, tmp_path, level)
 
 
+def take_all_inodes(disk: Path) -> Path:
+    """The folder whose files have them."""
+    hogs = disk / "hogs"
+    hogs.mkdir()
+    with suppress(OSError):
+        for number in range(300):
+            (hogs / str(number)).touch()
+    return hogs
+
+
 def no_inodes(tmp: Path, level: Level) -> None:
     """A file system can also be full of files."""
     get_own_mounts()
     disk = small_disk(tmp / "disk", options="size=4m,nr_inodes=300")
     with FileStoreManager(disk / "storage", durability=level) as store:
         prepared(store)
-        hogs = disk / "hogs"
-        hogs.mkdir()
-        with suppress(OSError):
-            for number in range(300):
-                (hogs / str(number)).touch()
+        hogs = take_all_inodes(disk)
         for message in (segment("other", 1, SMALL), last("single", 1, SMALL, "single", SMALL)):
             with pytest.raises(OSError, match="No space") as caught:
                 store.store_segment(message)
@@ -303,6 +311,35 @@ def no_inodes(tmp: Path, level: Level) -> None:
 @at_each_level
 def test_disk_full_of_files_is_a_full_disk(tmp_path: Path, level: Level) -> None:
     apart(no_inodes, tmp_path, level)
+
+
+def opened_without_inodes(tmp: Path, level: Level, used: bool) -> None:
+    """Opened before they were gone and not used until then, and closed before and opened then."""
+    get_own_mounts()
+    disk = small_disk(tmp / "disk", options="size=4m,nr_inodes=300")
+    with FileStoreManager(disk / "storage", durability=level) as store:
+        prepared(store)
+    unused = None if used else FileStoreManager(disk / "storage", durability=level)
+    hogs = take_all_inodes(disk)
+    with unused or FileStoreManager(disk / "storage", durability=level) as store:
+        assert len(store.transfers()) == 3
+        assert store.status("unknown") is None
+        with suppress(OSError):  # refused, or not: one opened now gave up its reserve, a file
+            store.store_segment(segment("other", 1, SMALL))
+        for name in ("one", "two"):
+            assert store.status(name) is not None
+            assert store.cancel(name).segments_received == 1
+        store.cancel("other")
+    for path in hogs.iterdir():
+        path.unlink()
+    with FileStoreManager(disk / "storage", durability=level) as store:
+        goes_on(store)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["opened before", "closed before"])
+@at_each_level
+def test_store_is_opened_where_no_inode_is_left(tmp_path: Path, level: Level, used: bool) -> None:
+    apart(opened_without_inodes, tmp_path, level, used)
 
 
 # --- storage and working dir on different ones ---------------------------------------------------

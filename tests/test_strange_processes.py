@@ -25,6 +25,8 @@ from txstore.errors import JournalError, TxStoreError
 from txstore.journal import handles, inherited
 from txstore.options import Level
 
+pytestmark = pytest.mark.promise(7)
+
 DATA = bytes(range(256)) * 8
 
 #: ``CDLL`` lets go of the interpreter's lock around the call, ``PyDLL`` keeps it.

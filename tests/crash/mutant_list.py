@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crash.mutants_closing import CLOSING
+from crash.mutants_guards import GUARDS
 from crash.mutants_journal import JOURNAL
 from crash.mutants_keeping import KEEPING
 from crash.mutants_promised import PROMISED
@@ -11,4 +12,14 @@ from crash.mutants_published import PUBLISHED
 from crash.mutants_service import SERVICE
 from crash.mutants_staged import STAGED
 
-MUTANTS = [*STAGED, *PUBLISHED, *JOURNAL, *CLOSING, *LIKE_NEW, *PROMISED, *KEEPING, *SERVICE]
+MUTANTS = [
+    *STAGED,
+    *PUBLISHED,
+    *JOURNAL,
+    *CLOSING,
+    *LIKE_NEW,
+    *PROMISED,
+    *KEEPING,
+    *SERVICE,
+    *GUARDS,
+]
