@@ -12,8 +12,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import context
 
-from txstore.journal.schema import metadata
-from txstore.journal.upgrade import upgrade_by_hand
+from txstore.local.journal.schema import metadata
+from txstore.local.journal.upgrade import upgrade_by_hand
 
 
 def run(connection: sa.Connection) -> None:

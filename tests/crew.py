@@ -23,7 +23,7 @@ from support import NotAllowedHereError, PlainMessage, claim, message, transfer_
 from txstore import FileStoreManager, FileStoreSegmentResult, TransferStatus
 from txstore.disk import Disk
 from txstore.errors import TxStoreError
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 T = TypeVar("T")
 

@@ -24,9 +24,9 @@ from hypothesis import settings
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
-from txstore.locks import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, transfer_byte
+from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, transfer_byte
 from txstore.options import Level
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 P = ParamSpec("P")
 T = TypeVar("T")

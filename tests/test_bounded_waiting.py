@@ -18,7 +18,7 @@ from support import claim, lock_name, message, outcome
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 #: Nothing here rests on how fast the machine is: pauses are added up as they were asked for.
 TIMEOUT = 0.6

@@ -25,7 +25,7 @@ from txstore.errors import (
     LockTimeoutError,
     NameRefusedError,
 )
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 
 def segment(payload: bytes, **fields: str) -> Request:

@@ -12,7 +12,7 @@ from cli_driver import KILL, after_ack, put, run, run_process
 from txstore import FileStoreManager
 from txstore.cli.put import transfer_prefix
 from txstore.disk import Disk
-from txstore.segment import require_file_id
+from txstore.protocol.request import require_file_id
 
 SIZE = 4000
 

@@ -120,7 +120,7 @@ def test_what_a_power_loss_took_was_not_cancelled(source: Path, storage: Path) -
     run_process(*command, setup=after_ack(2, "os._exit(7)"), code=7)
     [staged] = (storage / ".workdir" / "staging").iterdir()
     staged.write_bytes(bytes(2048))
-    another = "from txstore.disk import Disk\nDisk.boot_id = lambda _disk: 'another'\n"
+    another = "from txstore.local.files.disk import Disk\nDisk.boot_id = lambda _disk: 'another'\n"
     result = run_process(*command, setup=another)
     assert "cancelled" not in result.stderr
     assert (storage / "source.bin").read_bytes() == source.read_bytes()

@@ -28,7 +28,7 @@ from txstore.cli.put import (
 )
 from txstore.cli.source import Source
 from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 SIZE = 1000
 

@@ -37,7 +37,7 @@ import txstore
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import OptionError, StoreClosedError, StoreMismatchError
-from txstore.locks import JOURNAL_BYTE
+from txstore.local.locks import JOURNAL_BYTE
 from txstore.options import Level
 
 DATA = b"first second third"

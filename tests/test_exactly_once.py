@@ -38,7 +38,7 @@ from support import (
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import FileMismatchError, RepeatMismatchError, RequestError, SequenceError
-from txstore.journal import schema
+from txstore.local.journal import schema
 from txstore.options import Level
 
 DATA = random.Random("exactly once").randbytes(10_000)

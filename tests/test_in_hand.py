@@ -16,7 +16,7 @@ from support import at_each_level, claim, everything, message, opened_stores
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
-from txstore.locks import stripe_of
+from txstore.local.locks import stripe_of
 from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk
 

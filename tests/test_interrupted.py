@@ -13,7 +13,7 @@ from support import outcome
 
 import txstore
 from txstore import FileStoreManager
-from txstore.journal import engine
+from txstore.local.journal import journal as engine
 
 PACKAGE = str(Path(txstore.__file__).parent)
 

@@ -24,8 +24,8 @@ from support import LEVELS, at_each_level, journal_of
 
 from txstore import FileStoreManager
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
-from txstore.journal import schema
-from txstore.journal.upgrade import OLDER, migrations_folder
+from txstore.local.journal import schema
+from txstore.local.journal.upgrade import OLDER, migrations_folder
 from txstore.options import Level
 
 DATA = bytes(range(256)) * 8

@@ -17,7 +17,7 @@ from support import FULL, at_each_level
 
 from txstore import FileStoreManager
 from txstore.options import Level
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 DATA = bytes(range(251)) * 40
 OLD = b"old content\n" * 50

@@ -16,7 +16,7 @@ from support import sha256
 
 from txstore import FileStoreManager, digest
 from txstore.cli.commands import txstore
-from txstore.journal.rows import Transfer
+from txstore.local.journal.rows import Transfer
 
 DATA = b"0123456789" * 20
 

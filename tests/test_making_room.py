@@ -20,9 +20,9 @@ from test_full_disk import BIG, SMALL, fill, here, small_disk
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError, SequenceError
-from txstore.locks import stripe_of
+from txstore.local.locks import stripe_of
 from txstore.options import Level
-from txstore.segment import Message
+from txstore.protocol.request import Message
 
 WEEK = 7 * 86400.0
 

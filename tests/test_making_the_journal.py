@@ -20,7 +20,7 @@ from support import journal_of
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import JournalLinkedError, StoreMismatchError
-from txstore.journal import upgrade
+from txstore.local.journal import upgrade
 from txstore.testing import FaultPlan, FaultyDisk
 
 

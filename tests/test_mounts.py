@@ -14,7 +14,7 @@ from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import NameRefusedError
 from txstore.options import Level
-from txstore.segment import Message
+from txstore.protocol.request import Message
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"a" * 70_000 + b"b"

@@ -34,8 +34,8 @@ from support import (
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import NameRefusedError
+from txstore.local.files.stored import StoredFiles
 from txstore.options import Level
-from txstore.stored import StoredFiles
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"the file's bytes"

@@ -10,8 +10,8 @@ import pytest
 from support import message, published, send, transfer_messages
 
 from txstore import FileStoreManager
-from txstore.disk import NETWORK_FILE_SYSTEMS, Disk
 from txstore.errors import NetworkFileSystemError, PathTooLongError, UnfitFileSystemError
+from txstore.local.files.disk import NETWORK_FILE_SYSTEMS, Disk
 
 
 class NetworkDisk(Disk):

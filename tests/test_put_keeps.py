@@ -17,7 +17,7 @@ from support import at_each_level, claim, message
 
 from txstore import FileStoreManager
 from txstore.options import Level
-from txstore.segment import LocalMessage
+from txstore.protocol.request import LocalMessage
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 
 DATA = b"x" * 2500  # three messages

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from txstore.errors import FileMismatchError, LimitError, RepeatMismatchError, SequenceError
+from txstore.protocol.request import FileClaim, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
-from txstore.segment import FileClaim, SegmentRequest
 
 RIGHT, WRONG = (5, b"right" * 6 + b"ri"), (5, b"wrong" * 6 + b"wr")
 

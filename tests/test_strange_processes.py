@@ -22,7 +22,7 @@ from support import at_each_level
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import JournalError, TxStoreError
-from txstore.journal import handles, inherited
+from txstore.local.journal import handles, inherited
 from txstore.options import Level
 
 pytestmark = pytest.mark.promise(7)

@@ -24,9 +24,9 @@ from support import at_each_level, journal_of, lock_file, message, sha256
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, SequenceError
-from txstore.journal import schema
-from txstore.journal.upgrade import migrations_folder
-from txstore.locks import JOURNAL_BYTE
+from txstore.local.journal import schema
+from txstore.local.journal.upgrade import migrations_folder
+from txstore.local.locks import JOURNAL_BYTE
 from txstore.options import Level
 
 KEPT = Path(__file__).parent / "data" / "journal-0001.db"

@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from txstore.constants import FileStoreProp, FileStoreResultProp, HashType
-    from txstore.status import TransferStatus
+    from txstore.protocol.constants import FileStoreProp, FileStoreResultProp, HashType
+    from txstore.protocol.status import TransferStatus
     from txstore.store import FileStoreManager, FileStoreSegmentResult
 
 _HOMES = {

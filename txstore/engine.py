@@ -1,431 +1,83 @@
-"""What a manager has opened in one process, and one request from top to bottom.
+"""What an engine is: it keeps the promises of one kind of storage.
 
-It reads like the protocol; how bytes are staged, published, recovered, locked and recorded is said
-in the modules of those names, and why in ``docs/design.md``.
+The façade (``store``) checks requests, and knows nothing else of how they are kept.  What a request
+gets is decided by ``protocol.rules``, which each engine asks.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import logging
 import os
-import sqlite3
-import weakref
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Protocol
 
-from txstore import forks, status
-from txstore.append import Appender
-from txstore.clock import Moment
-from txstore.constants import FileStoreResultProp
-from txstore.disk import Disk
-from txstore.home import Home
-from txstore.housekeeping import Housekeeping
-from txstore.intents import Intents
-from txstore.journal.rows import Transfer
-from txstore.journal.upgrade import open_records
-from txstore.limits import Limits
-from txstore.locks import Deadline, Locks, TransferLock
-from txstore.options import Durability
-from txstore.paths import Place, Places, place_bytes
-from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
-from txstore.publish import Publisher
-from txstore.recovery import Recovery
-from txstore.repeats import Repeats
-from txstore.result import FileStoreSegmentResult
-from txstore.segment import FileClaim, SegmentRequest
-from txstore.staged import StagedFile
-from txstore.staging import Staging
-from txstore.status import TransferStatus
-from txstore.transfers import Transfers
-
-logger = logging.getLogger(__name__)
+from txstore.deadline import Deadline
+from txstore.protocol.request import SegmentRequest
+from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.status import TransferStatus
 
 
-class Options(NamedTuple):
-    """What an engine is opened with; the manager's own options, checked."""
+class Engine(Protocol):
+    """What a manager has opened in one process.  Thread-safe.
 
-    storage_dir: str | os.PathLike[str]
-    working_dir: str | os.PathLike[str] | None
-    level: Durability
-    lock_timeout: float
-    expire_after: float
-    keep_completed: float
-    mode: int
-    allow_network_fs: bool
-    limits: Limits
-    disk: Disk
+    Each call is transactional: after an error the transfer is as it was before or as it is after,
+    and its status tells which.
 
-
-class Belongings:
-    """What an engine has open, and in which process: let go of once, by whoever is first.
-
-    In another process, or after somebody closed all descriptors, nothing of it may be used, closed
-    or unlocked as if it were ours: then it is forgotten.
+    :ivar storage_dir: where files are stored, so that a later process finds it
+    :ivar working_dir: likewise, where unfinished transfers are
+    :ivar spoilt: set where a call was cut off in the middle, so that nothing kept in memory is
+        known to be right; the engine is used by nobody else then, and abandoned after its last call
     """
 
-    def __init__(self) -> None:
-        self._process = forks.here()
-        self._closing = ExitStack()
-        self._parts: list[forks.Forgetful] = []
-        self._checks: list[Callable[[], bool]] = []
-        self._over = False
-
-    def keep(self, part: forks.Forgetful, close: Callable[[], None]) -> None:
-        """Have a part closed at the end, or forgotten."""
-        self._closing.callback(close)
-        self._parts.append(part)
-
-    def check(self, has_descriptors: Callable[[], bool]) -> None:
-        """Have ``are_ours`` ask a part."""
-        self._checks.append(has_descriptors)
-
-    def are_ours(self) -> bool:
-        """Whether they can be used."""
-        if self._over or not forks.is_here(self._process):
-            return False
-        for has_descriptors in self._checks:  # noqa: SIM110 - asked at every call
-            if not has_descriptors():
-                return False
-        return True
-
-    def let_go(self) -> None:
-        """Close everything."""
-        if self.are_ours():
-            self._over = True
-            self._closing.close()
-        else:
-            self.forget()
-
-    def forget(self) -> None:
-        """Let go of everything without disturbing whose it is now."""
-        self._over = True
-        if forks.is_here(self._process):  # in a forked child that is done for all at once
-            while self._parts:
-                self._parts.pop().forget()
-
-
-_all: weakref.WeakSet[Belongings] = weakref.WeakSet()
-
-
-def forget_lost() -> None:
-    """Before descriptors are opened: forget all that were closed, since what is opened now gets
-    their numbers."""
-    for one in list(_all):
-        if not one.are_ours():
-            one.forget()
-
-
-class Engine:
-    """The opened parts of a manager.  Thread-safe; of the process that opened it.
-
-    :ivar spoilt: whether a call was cut off in the middle, so that nothing kept in memory is known
-        to be right; it is used by nobody else then, and closed when its last call is over
-    """
-
-    spoilt = False
-
-    def __init__(self, options: Options) -> None:
-        forks.here()
-        forget_lost()
-        self._level = level = options.level
-        self._limits = options.limits
-        self._belongings = belongings = Belongings()
-        _all.add(belongings)
-        with ExitStack() as failed:
-            failed.callback(belongings.let_go)
-            self._home = home = Home(
-                options.disk,
-                options.storage_dir,
-                options.working_dir,
-                mode=options.mode,
-                allow_network_fs=options.allow_network_fs,
-            )
-            belongings.keep(home, home.close)
-            belongings.check(home.has_descriptors)
-            self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
-            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode)
-            belongings.keep(locks, locks.close)
-            # Before any is held: a child of another thread must not keep it.
-            forks.forget(home, locks)
-            self._records = records = open_records(home, locks.journal, options.lock_timeout)
-            belongings.keep(records.journal, records.abandon)
-            locks.make_file()
-            belongings.check(records.journal.has_descriptors)
-            places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
-            self._staging = staging = Staging(home)
-            belongings.keep(staging, staging.close)
-            self._transfers = transfers = Transfers(home, staging, records, level)
-            self._publisher = publisher = Publisher(
-                home, places, staging, records, transfers, level
-            )
-            belongings.keep(publisher, publisher.close)
-            self._appender = Appender(staging, records, transfers, level)
-            self._repeats = Repeats(home, records, publisher, level)
-            self._intents = intents = Intents(
-                home, locks, staging, records, transfers, publisher, level
-            )
-            self._recovery = Recovery(home, staging, records, transfers, intents)
-            self._housekeeping = keeping = Housekeeping(
-                home,
-                locks,
-                staging,
-                records,
-                transfers,
-                intents,
-                options.expire_after,
-                options.keep_completed,
-            )
-            belongings.keep(keeping, keeping.close)
-            forks.forget(staging, publisher, keeping)
-            failed.pop_all()
-        # A manager that is dropped without `close` must not leak its descriptors.
-        self._release = weakref.finalize(self, belongings.let_go)
-        keeping.settle_left(Deadline(options.lock_timeout))
-
-    def is_usable(self) -> bool:
-        """Whether nothing is known against it, this is the process that opened it, and its
-        descriptors are its own still."""
-        return not self.spoilt and self._belongings.are_ours()
-
-    def let_go(self) -> None:
-        """After a call of this thread failed, wherever: let go of all locks that the thread has.
-        May be cut off, and called again."""
-        try:
-            self._records.journal.let_go()
-        except sqlite3.Error as error:
-            logger.warning("A connection to the journal could not be closed: %s", error)
-        self._locks.let_go()
-        for part in (self._staging, self._publisher, self._housekeeping):
-            part.let_go()
-
-    def abandon(self) -> None:
-        """Let go of everything without waiting for anybody."""
-        self._release()
-
-    def close(self) -> None:
-        """Let go of everything, waiting for the journal lock.  No call is inside."""
-        if self._belongings.are_ours():
-            self._records.close()
-        self._release()
+    storage_dir: str
+    working_dir: str
+    spoilt: bool
 
     # --- the protocol ------------------------------------------------------------------------
 
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
-        """Take one message of a transfer."""
-        answer = self._answer_with_room(request, deadline)
-        self._housekeeping.after_answer(request.file_id, deadline)
-        return answer
+        """Take one message of a transfer; what it brought is kept as the level says."""
+        ...
 
     def cancel(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Drop an unfinished transfer."""
-        return self._answer_with_room(request, deadline)
+        ...
 
-    def _answer_with_room(
-        self, request: SegmentRequest, deadline: Deadline
-    ) -> FileStoreSegmentResult:
-        """Where there is no space, drop what is over and do it again: what failed left its transfer
-        as it was, or as its repeat finds it."""
-        try:
-            return self._answer(request, deadline)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or not self._housekeeping.make_room(request.file_id, deadline):
-                raise
-        return self._answer(request, deadline)
+    # --- looking -----------------------------------------------------------------------------
 
-    def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
-        with self._locks.transfer(request.file_id, deadline) as lock:
-            at = self._home.now()
-            if request.cancel:
-                lock.begin_turn()
-                answer = self._cancel(request, at, deadline)
-            else:
-                answer = self._take(request, lock, at, deadline)
-            lock.verify()
-        return answer
-
-    def _take(
-        self, request: SegmentRequest, lock: TransferLock, at: Moment, deadline: Deadline
-    ) -> FileStoreSegmentResult:
-        """A segment, the last or not; the transfer's lock is held."""
-        if self._level.keeps_files:
-            self._home.make_durable()
-        found = self._recovery.take_up(request.file_id, lock, request.store, at, deadline)
-        if (
-            found is not None
-            and request.number in (found[0].segments, found[0].segments + 1)
-            and self._appender.will_flush(found[0], request)
-        ):
-            found = self._recovery.make_own(*found, at, deadline)
-        if found is None:
-            return self._carry_out(request, None, lock, at, deadline)
-        row, staged = found
-        if request.store is not None and request.number == row.segments + 1:
-            row, staged = self._recovery.take_over(row, staged, at, deadline)
-        with self._staging.lent(staged):
-            return self._carry_out(request, (row, staged), lock, at, deadline)
-
-    def _carry_out(
-        self,
-        request: SegmentRequest,
-        found: tuple[Transfer, StagedFile] | None,
-        lock: TransferLock,
-        at: Moment,
-        deadline: Deadline,
-    ) -> FileStoreSegmentResult:
-        """Do what the rules say.
-
-        :param found: the open transfer, if there is one
-        """
-        step = self._decide(request, found, deadline)
-        if isinstance(step, Refusal):
-            if step.ends and found is not None:
-                self._transfers.drop(found[0], deadline)
-            raise step.error
-        if step is Step.ANSWER:
-            return _stored(request)
-        if step in (Step.BEGIN, Step.APPEND):
-            self._check_early(request, found)
-        if found is None:
-            if step is Step.BEGIN:
-                self._appender.begin(request, lock, at, deadline)
-                return FileStoreSegmentResult(request.file_id, 1)
-        elif step is Step.APPEND:
-            self._appender.append(*found, request, at, deadline)
-            return FileStoreSegmentResult(request.file_id, request.number)
-        elif step is Step.ACKNOWLEDGE:
-            self._appender.repeat(*found, at, deadline)
-            return FileStoreSegmentResult(request.file_id, request.number)
-        assert request.store is not None
-        with self._held(request.store, request, at, deadline) as place:
-            if found is None:
-                self._publisher.publish_whole(request, request.store, place, at, deadline)
-            else:
-                self._publisher.finish(*found, request, request.store, place, at, deadline)
-        return _stored(request)
-
-    def _decide(
-        self,
-        request: SegmentRequest,
-        found: tuple[Transfer, StagedFile] | None,
-        deadline: Deadline,
-    ) -> Step | Refusal:
-        """Ask the rules, and find out what they want to know."""
-        segments, received = (found[0].segments, found[0].offset) if found else (0, 0)
-        over = None
-        if request.number == segments + 1:
-            over = self._limits.refusal(request, received)
-        known = Known(segments, over)
-        while isinstance(step := decide(request, known), Fact):
-            if step is Fact.SAME:
-                assert found is not None
-                known = replace(known, same=self._appender.is_same(*found, request))
-            elif step is Fact.CONTENT:
-                known = replace(known, content=_content(request, found))
-            else:
-                assert request.store is not None
-                answered = self._repeats.answers(request, request.store, deadline)
-                known = replace(known, answered=answered)
-        return step
-
-    def _check_early(
-        self, request: SegmentRequest, found: tuple[Transfer, StagedFile] | None
-    ) -> None:
-        """:raises NameRefusedError: a plain segment names a file that nothing can be stored as"""
-        if found is None:
-            self._publisher.check_early(request)
-        elif request.path != found[1].checked_path:
-            self._publisher.check_early(request)
-            found[1].checked_path = request.path
-
-    @contextmanager
-    def _held(
-        self, claim: FileClaim, request: SegmentRequest, at: Moment, deadline: Deadline
-    ) -> Iterator[Place]:
-        """Where a file goes, its name lock held and nobody's intent left there."""
-        place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place), deadline) as lock:
-            self._intents.settle_place(place, at, deadline)
-            yield place
-            lock.verify()
-
-    def _cancel(
-        self, request: SegmentRequest, at: Moment, deadline: Deadline
-    ) -> FileStoreSegmentResult:
-        if self._level.keeps_files:
-            self._home.make_durable()
-        row = self._records.find(request.file_id, deadline)
-        if row is not None and row.publish_place is not None:
-            self._intents.withdraw_unless_renamed(row, at, deadline)
-            # Where the file was there already, its transfer is finished: nothing is dropped then.
-            row = self._records.find(request.file_id, deadline)
-        segments = row.segments if row is not None else 0
-        if row is not None:
-            if not self._transfers.drop(row, deadline):
-                raise self._transfers.taken_over(row)
-            logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
-        elif self._level.keeps_files:
-            # There is nothing to drop (any more), but who dropped it may not have flushed.
-            self._records.flush(deadline)
-        else:
-            self._records.verify(deadline)
-        return FileStoreSegmentResult(request.file_id, segments, FileStoreResultProp.CANCEL)
-
-    # --- looking, and ends -------------------------------------------------------------------
-
-    def transfers(self, prefix: str, deadline: Deadline) -> list[Transfer]:
-        """The rows of unfinished transfers whose ids begin with a text."""
-        return self._records.transfers(prefix, deadline)
+    def transfers(self, prefix: str, deadline: Deadline) -> list[TransferStatus]:
+        """The unfinished transfers whose ids begin with a text, oldest first."""
+        ...
 
     def count_transfers(self, deadline: Deadline) -> int:
         """How many unfinished transfers there are."""
-        return self._records.count(deadline)
+        ...
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
-        """One transfer, settled first."""
-        with self._locks.transfer(file_id, deadline) as lock:
-            at = self._home.now()
-            found = self._recovery.take_up(file_id, lock, None, at, deadline)
-            if found is not None:
-                row, staged = found
-                with self._staging.lent(staged):
-                    return status.of_transfer(row, staged.hasher_at(row))
-            done = self._records.completions(file_id, deadline)
-            if not done or not self._repeats.remembers(*done[0], deadline):
-                return None
-        return status.of_completion(done[0][1])
+        """One transfer, settled first; ``None``: not known."""
+        ...
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
         """The hash of a stored file, as far as it is known without reading the file."""
-        latest = self._records.latest_at(os.fsencode(path), deadline)
-        if latest is None:
-            return None
-        done = latest[1]
-        published = (done.inode, done.size, done.mtime_ns)
-        same = published == (found.st_ino, found.st_size, found.st_mtime_ns)
-        kept = done.durable or (not self._level.keeps_files and self._home.is_this_boot(done.boot))
-        return done.sha256.hex() if same and kept else None
+        ...
+
+    # --- ends --------------------------------------------------------------------------------
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
-        return self._housekeeping.expire(deadline)
+        ...
 
+    def is_usable(self) -> bool:
+        """Whether it belongs to this process still, and nothing is known against it."""
+        ...
 
-def _content(
-    request: SegmentRequest, found: tuple[Transfer, StagedFile] | None
-) -> tuple[int, bytes]:
-    """Size and SHA-256 of all recorded bytes with the request's at their end."""
-    if found is None:
-        return len(request.payload), hashlib.sha256(request.payload).digest()
-    row, staged = found
-    hasher = staged.hasher_at(row).copy()
-    hasher.update(request.payload)
-    return hasher.total, hasher.digest()
+    def let_go(self) -> None:
+        """After a call of this thread failed, wherever: let go of all locks that the thread has.
+        May be cut off, and called again."""
+        ...
 
+    def abandon(self) -> None:
+        """Let go of everything without waiting for anybody."""
+        ...
 
-def _stored(request: SegmentRequest) -> FileStoreSegmentResult:
-    return FileStoreSegmentResult(request.file_id, request.number, FileStoreResultProp.STORE)
+    def close(self) -> None:
+        """Let go of everything in good order.  No call is inside."""
+        ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from txstore.errors import LimitError, OptionError
-from txstore.segment import SegmentRequest
+from txstore.protocol.request import SegmentRequest
 
 
 @dataclass(frozen=True)

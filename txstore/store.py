@@ -12,18 +12,19 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, TypeVar
 
-from txstore import forks, status, threads
-from txstore.calls import Calls
-from txstore.disk import Disk
-from txstore.engine import Engine, Options
+from txstore.deadline import Deadline
+from txstore.engine import Engine
 from txstore.errors import LockTimeoutError, StoreClosedError, StoreNotPicklableError, TxStoreError
 from txstore.limits import Limits
-from txstore.locks import Deadline
+from txstore.local.engine import LocalEngine, Options
+from txstore.local.files.disk import Disk
 from txstore.options import Durability, Level, file_mode, seconds
-from txstore.paths import NameRules
-from txstore.result import FileStoreSegmentResult
-from txstore.segment import Message, SegmentRequest, parse, require_file_id
-from txstore.status import TransferStatus
+from txstore.process import forks, threads
+from txstore.process.calls import Calls
+from txstore.protocol.names import NameRules
+from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
+from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.status import TransferStatus
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -100,7 +101,8 @@ class FileStoreManager:
             disk or Disk(),
         )
         self._closed = False
-        self._engine = engine = Engine(options)
+        self._engine: Engine = LocalEngine(options)
+        engine = self._engine
         # Plain attributes: subclasses made for upstream's class set ones of these names.
         self.storage_dir, self.working_dir = engine.storage_dir, engine.working_dir
         # Absolute ones, since a daemon changes its folder.
@@ -138,12 +140,11 @@ class FileStoreManager:
 
         :param prefix: only those whose id begins with it; the others cost nothing
         """
-        rows = self._run(lambda engine, deadline: engine.transfers(prefix, deadline))
-        return [status.of_transfer(row) for row in rows]
+        return self._run(lambda engine, deadline: engine.transfers(prefix, deadline))
 
     def count_transfers(self) -> int:
         """How many unfinished transfers there are; listing them takes longer."""
-        return self._run(Engine.count_transfers)
+        return self._run(lambda engine, deadline: engine.count_transfers(deadline))
 
     def status(self, file_id: str) -> TransferStatus | None:
         """One transfer, settled first: what is told can be built on.  ``None``: not known (never
@@ -184,7 +185,7 @@ class FileStoreManager:
         :return: ids of the transfers dropped
         :raises ReplacedError: the store was removed or replaced meanwhile (an ``OSError``)
         """
-        return self._run(Engine.expire)
+        return self._run(lambda engine, deadline: engine.expire(deadline))
 
     def close(self) -> None:
         """Wait for calls in flight, then let go of everything.  Unfinished transfers stay, for any
@@ -273,7 +274,7 @@ class FileStoreManager:
             raise LockTimeoutError(self.working_dir, deadline.timeout)
         try:
             if self._engine is old:
-                self._engine = Engine(self._options._replace(lock_timeout=deadline.left()))
+                self._engine = LocalEngine(self._options._replace(lock_timeout=deadline.left()))
         finally:
             self._calls.opening.release()
 

@@ -15,9 +15,10 @@ from crash.scenes import acks, check_crashes, run_of, scene
 from crash.search import states
 from crash.steps import Open, Send, message, upload
 from crash.workloads import FOUR, A
-from txstore import FileStoreManager, append
+from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import SequenceError
+from txstore.local import append
 from txstore.testing.faults import FaultPlan
 from txstore.testing.powerloss import Platter
 

@@ -22,8 +22,8 @@ from support import journal_of
 from crash.oracle import broken
 from txstore import FileStoreManager
 from txstore.disk import Disk
-from txstore.journal import handles
-from txstore.locks import JOURNAL_BYTE, LOCK_FILE
+from txstore.local.journal import handles
+from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE
 from txstore.testing import FaultPlan, FaultyDisk
 
 State = dict[str, tuple[int, bytes]]
@@ -163,7 +163,7 @@ def test_what_is_not_settled_is_neither_checkpointed_nor_removed(
 
 def test_an_upgrade_that_fails_to_flush_removes_nothing(storage: Path) -> None:
     """Its connection is another one than the store's."""
-    from txstore.journal.upgrade import exclusive
+    from txstore.local.journal.upgrade import exclusive
 
     before = state(storage)
     plan, folder = FaultPlan(), os.open(storage / ".workdir", os.O_RDONLY)
@@ -176,7 +176,7 @@ def test_an_upgrade_that_fails_to_flush_removes_nothing(storage: Path) -> None:
 
 def test_who_looks_at_a_journal_checkpoints_nothing(storage: Path) -> None:
     """A connection that may only read cannot have the lock that this needs."""
-    from txstore.journal.sqlite import connect
+    from txstore.local.journal.sqlite import connect
 
     before = state(storage)
     connection = connect(Disk(), str(journal_of(storage)), "ro")

@@ -6,7 +6,7 @@ import itertools
 from typing import NamedTuple
 
 from crash.steps import Cancel, Close, Expire, Open, Pass, Send, Step, Upload, upload
-from txstore.locks import stripe_of
+from txstore.local.locks import stripe_of
 
 DAY = 86400.0
 

@@ -19,7 +19,7 @@ from alembic import command
 from alembic.config import Config
 
 from txstore import digest
-from txstore.journal.upgrade import migrations_folder
+from txstore.local.journal.upgrade import migrations_folder
 
 STORE_ID = "00000000-1111-4222-8333-444444444444"
 WHEN = 1767225600.0  # 2026-01-01 00:00 UTC

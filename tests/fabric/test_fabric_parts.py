@@ -29,8 +29,8 @@ from txstore.dxl.protocol import (
     encode_json,
     error_reply,
 )
+from txstore.local.files.stored import StoredFiles
 from txstore.sizes import parse_size
-from txstore.stored import StoredFiles
 
 
 def config(folder: Path, text: str) -> ServiceConfig:

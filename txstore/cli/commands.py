@@ -27,7 +27,7 @@ from txstore.cli.source import Source
 from txstore.dxl import commands as fabric
 from txstore.dxl.protocol import STORE_TOPIC
 from txstore.errors import LockTimeoutError, StagingDamagedError
-from txstore.home import DEFAULT_WORKING_DIR, JOURNAL
+from txstore.local.files.home import DEFAULT_WORKING_DIR, JOURNAL
 from txstore.options import Level
 
 if TYPE_CHECKING:

@@ -32,7 +32,7 @@ from txstore.cli.problems import CommandError
 from txstore.cli.source import PrefixHash, Source, SourceError
 from txstore.constants import FileStoreProp, FileStoreResultProp
 from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
-from txstore.segment import LocalMessage
+from txstore.protocol.request import LocalMessage
 
 # What an id may not hold, and what a shell would not take as it is.
 _NOT_IN_IDS = re.compile(r"[^\w-]+")

@@ -35,7 +35,7 @@ from txstore.dxl.command_parts import (
 )
 from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC
 from txstore.errors import OptionError
-from txstore.paths import is_within
+from txstore.protocol.names import is_within
 
 if TYPE_CHECKING:
     from txstore.dxl.config import ServiceConfig

@@ -41,7 +41,7 @@ from txstore.errors import (
     RequestError,
     TxStoreError,
 )
-from txstore.stored import Opened, StoredFiles
+from txstore.local.files.stored import Opened, StoredFiles
 
 logger = logging.getLogger(__name__)
 

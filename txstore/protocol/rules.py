@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from txstore.errors import RequestError
-from txstore.segment import FileClaim, SegmentRequest
+from txstore.protocol.request import FileClaim, SegmentRequest
 
 
 class Step(Enum):

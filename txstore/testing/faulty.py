@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from txstore.disk import Disk
-from txstore.journal import handles
+from txstore.local.journal import handles
 from txstore.testing.faults import CHANGING, Fault, FaultPlan, SimulatedCrash, raise_fault
 from txstore.testing.sqlite import SimulatedConnection, kind_of
 

@@ -1,0 +1,165 @@
+"""The segments of a transfer but the last: staged, recorded, made durable as the level says.
+
+``docs/design.md`` lists the state after a crash between any two steps.
+"""
+
+from __future__ import annotations
+
+import errno
+
+from txstore.errors import JournalError, LockTimeoutError
+from txstore.local.call import Call
+from txstore.local.files.disk import NO_SPACE
+from txstore.local.files.staged import StagedFile
+from txstore.local.files.staging import Staging
+from txstore.local.journal.records import Records
+from txstore.local.journal.rows import Transfer
+from txstore.local.transfers import Transfers
+from txstore.options import Durability
+from txstore.protocol.request import SegmentRequest
+
+#: At level "file" no more than this many bytes are recorded without being durable.
+_DURABLE_POINT = 64 * 1024 * 1024
+#: At level "file" the device begins to write each time this many bytes came, so that the last
+#: segment does not wait for all of them.
+_EARLY = 1024 * 1024
+#: Bytes of a segment up to which its flush costs more where the file grows than where it does not.
+_SMALL = 64 * 1024
+
+
+class Appender:
+    """Takes segments for one manager; the transfer's lock is held.  Thread-safe."""
+
+    def __init__(
+        self,
+        staging: Staging,
+        records: Records,
+        transfers: Transfers,
+        durability: Durability,
+    ) -> None:
+        self._staging, self._records, self._transfers = staging, records, transfers
+        self._level = durability
+
+    def will_flush(self, row: Transfer, request: SegmentRequest) -> bool:
+        """Whether taking a segment will make staged bytes durable."""
+        # After a failed flush nobody else would write these bytes again.
+        if row.doubted:
+            return True
+        if request.store is not None:
+            return self._level.keeps_files or row.durable_segments > 0
+        return self._level.keeps_segments or self._is_too_much(row, len(request.payload))
+
+    def _is_too_much(self, row: Transfer, more: int) -> bool:
+        """Whether too many bytes would be at stake with some more."""
+        at_stake = row.offset + more - row.durable_offset
+        return self._level.keeps_files and at_stake >= _DURABLE_POINT
+
+    def begin(self, request: SegmentRequest, call: Call) -> None:
+        """The first of several segments opens a transfer."""
+        with self._staging.lent(self._staging.create(request.file_id, like=request.like)) as staged:
+            try:
+                staged.write(0, request.payload)
+                if self._level.keeps_segments:
+                    staged.start_flush()
+                hasher = staged.hasher_new()
+                hasher.update(request.payload)
+                row = Transfer.begun(
+                    request.file_id,
+                    staged.name,
+                    staged.inode,
+                    len(request.payload),
+                    hasher.save(),
+                    call.at,
+                )
+                durable = self.will_flush(row.at_durable_point(), request)
+                if durable:
+                    staged.flush()
+                    self._staging.flush_folder(staged.name)
+                    row = row.made_durable()
+                self._staging.verify(staged)
+            except BaseException:
+                self._staging.remove(staged.name)
+                raise
+            try:
+                self._records.insert(row, call)
+            except (JournalError, LockTimeoutError) as error:
+                # Whether it was recorded is not known, unless the disk was full or a lock not had;
+                # where it was not, the file is swept as an orphan.
+                if error.errno in (errno.ENOSPC, errno.ETIMEDOUT):
+                    self._staging.remove(staged.name)
+                raise
+            if durable:
+                self._records.flush(call)
+            staged.row, staged.turn = row, call.turn
+
+    def append(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        call: Call,
+    ) -> None:
+        """The next segment: its bytes, then one commit that moves the row."""
+        durably = self.will_flush(row, request)
+        hasher, size = staged.hasher_at(row), len(request.payload)
+        if durably:
+            staged.write(row.offset, request.payload)
+            if size <= _SMALL and staged.row is row:
+                # It was in hand: workers that take turns would cut each other's.
+                staged.write_ahead(row.offset + size)
+            staged.start_flush()  # the device writes while the processor hashes
+            hasher.update(request.payload)
+        else:
+            # The other way round: what was hashed is copied from the processor's cache.
+            hasher.update(request.payload)
+            staged.write(row.offset, request.payload)
+            if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
+                staged.start_flush()
+        new = row.advanced(size, hasher.save(), call.at)
+        self._staging.verify(staged)
+        if not durably:
+            self._transfers.save(row, new, call)
+            staged.row = new
+        else:
+            self._record_durably(row, new, staged, call)
+
+    @staticmethod
+    def is_same(row: Transfer, staged: StagedFile, request: SegmentRequest) -> bool:
+        """Whether the last recorded segment has the bytes of a request."""
+        return (
+            row.last_size == len(request.payload)
+            and staged.read(row.offset - row.last_size, row.last_size) == request.payload
+        )
+
+    def repeat(self, row: Transfer, staged: StagedFile, call: Call) -> None:
+        """The last recorded segment again: its answer was lost, or is asked for a second time."""
+        self._staging.verify(staged)
+        # Who recorded it may have died before its flush, or have had a lower level.
+        if not row.durable and (self._level.keeps_segments or self._is_too_much(row, 0)):
+            self._record_durably(row, row.touched(call.at), staged, call)
+            return
+        # A transfer that is answered is worked on, though nothing new comes; recorded each time,
+        # since whoever drops it may have a much shorter ``expire_after`` than this manager.
+        active = row.stamped(call.at)
+        try:
+            self._transfers.save(row, active, call)
+            staged.row = active
+        except JournalError as error:
+            # A repeat brings nothing that needs space; it is answered on a full disk, too.
+            if error.errno not in NO_SPACE:
+                raise
+            staged.row = None
+        if row.durable and self._level.keeps_files:
+            self._records.flush(call)
+        else:
+            self._records.verify(call)
+
+    def _record_durably(self, old: Transfer, new: Transfer, staged: StagedFile, call: Call) -> None:
+        """Flush the staged bytes, then record the row, then flush that: never the row first."""
+        self._transfers.flush(old, staged.flush, call)
+        if old.durable_segments == 0:
+            self._staging.flush_folder(staged.name)
+        durable = new.made_durable()
+        self._transfers.save(old, durable, call)
+        staged.row = durable
+        self._records.flush(call)

@@ -1,0 +1,533 @@
+"""Every operating-system call on the store's own files, and nothing but that.
+
+This is the one seam: a test that wants to see, fail or reorder what the store does to the disk
+passes its own ``Disk`` to the manager.  A method is one call; loops, order and meaning live with
+the callers.  All descriptors are close-on-exec.  Every method raises the kernel's ``OSError``.
+
+What the flushes are relied on for (``fsync(2)``, ``open(2)``, ``rename(2)``): ``flush`` makes a
+file's bytes and length survive a power loss, but not its name; ``flush_folder`` makes the names in
+a folder survive; ``rename`` replaces a name at once for every reader, and durably only after the
+flush of the target's folder.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import sqlite3
+import stat
+import struct
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+_FULLFSYNC: int | None = getattr(fcntl, "F_FULLFSYNC", None)
+_PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
+_UNNAMED: int = getattr(os, "O_TMPFILE", 0)
+_ACL, _DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
+
+_SYNC_FILE_RANGE_WRITE = 2
+#: The time namespace that a machine begins with: its number is the kernel's constant.
+_MACHINE_TIME = "time:[4026531834]"
+#: What the kernel says where a file cannot grow.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+#: File systems that write what is overwritten into new blocks, unless they are told not to.
+COPYING_FILE_SYSTEMS = frozenset(["btrfs", "bcachefs"])
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
+#: ``struct flock``: what a lock on a range of bytes says.
+_RANGE = struct.Struct("hhqqi4x")
+_FALLOC_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
+_MADV_POPULATE_WRITE = 23
+#: How much a folder's file system must have left not to count as full (bytes).
+_ROOM = 64 * 1024
+
+#: File systems whose locks and shared memory cannot be relied on between machines, or between a
+#: virtual machine and its host.
+NETWORK_FILE_SYSTEMS = frozenset(
+    """9p acfs afs beegfs ceph cifs coda davfs drvfs fakeowner gfs gfs2 glusterfs gpfs lustre mfs
+    ncpfs nfs nfs4 ocfs2 orangefs osxfs panfs prl_fs pvfs2 smb3 smbfs vboxsf virtiofs
+    vmhgfs""".split()  # noqa: SIM905 - a page of quotes less
+)
+#: What is known of file systems that a program of the user's carries: these are local.
+_LOCAL_FUSE = frozenset(
+    """fuseblk fuse.bindfs fuse.cryfs fuse.encfs fuse.ext2 fuse.fuse-overlayfs fuse.fuse2fs
+    fuse.gocryptfs fuse.mergerfs""".split()  # noqa: SIM905
+)
+
+
+def is_network(fstype: str) -> bool:
+    """Whether locks and shared memory may not reach all who use a file system of this type.
+
+    A FUSE is taken for a network's unless it is known to be local: there are too many to name.
+    """
+    return fstype in NETWORK_FILE_SYSTEMS or ("fuse" in fstype and fstype not in _LOCAL_FUSE)
+
+
+@cache
+def _c_function(name: str, *arguments: Any) -> Any:
+    """A function of the C library; ``None`` where there is none, as on macOS."""
+    try:
+        call = getattr(ctypes.CDLL(None, use_errno=True), name)
+    except (OSError, AttributeError):
+        return None
+    call.argtypes = arguments
+    return call
+
+
+class Disk:
+    """The real disk.  Stateless; safe to share among threads, processes and managers."""
+
+    #: Class of the journal's connections: the seam for SQLite's own calls.
+    sqlite_connection: type[sqlite3.Connection] = sqlite3.Connection
+
+    # --- files -------------------------------------------------------------------------------
+
+    def create(self, name: str, mode: int, *, dir_fd: int) -> int:
+        """Make a new file, never open an existing one; answer its descriptor."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def open(self, name: str, *, dir_fd: int | None = None, write: bool = True) -> int:
+        """Open an existing file, not through a symbolic link."""
+        flags = (os.O_RDWR if write else os.O_RDONLY) | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, dir_fd=dir_fd)
+
+    def open_or_create(self, name: str, mode: int, *, dir_fd: int) -> int:
+        """Open a file that stays for ever (a lock's), making it if need be."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        return os.open(name, flags, mode, dir_fd=dir_fd)
+
+    def close(self, fd: int) -> None:
+        os.close(fd)
+
+    def pread(self, fd: int, size: int, offset: int) -> bytes:
+        """At most ``size`` bytes; empty at the end of the file."""
+        return os.pread(fd, size, offset)
+
+    def pwrite(self, fd: int, data: bytes | memoryview, offset: int) -> int:
+        """Write at ``offset``; answer how many bytes went, which may be fewer than given."""
+        return os.pwrite(fd, data, offset)
+
+    def truncate(self, fd: int, size: int) -> None:
+        os.ftruncate(fd, size)
+
+    def allocate(self, fd: int, size: int) -> None:
+        """Have space for the first ``size`` bytes, changing none of them (``fallocate(2)``); where
+        the file system has no such call, nothing is done.
+
+        The C library would write zeros then, over what others write meanwhile.
+        """
+        offset = ctypes.c_int64
+        call = _c_function("fallocate", ctypes.c_int, ctypes.c_int, offset, offset)
+        if call is None:
+            os.posix_fallocate(fd, 0, size)
+        elif call(fd, 0, 0, size) != 0:
+            error = ctypes.get_errno()
+            if error not in _FALLOC_UNSUPPORTED:
+                raise OSError(error, os.strerror(error))
+
+    def size(self, fd: int) -> int:
+        """Bytes in the file; unlike ``fstat`` it does not ask for its times (see ``unchanged``)."""
+        return os.lseek(fd, 0, os.SEEK_END)
+
+    def fstat(self, fd: int) -> os.stat_result:
+        return os.fstat(fd)
+
+    def inode_behind(self, fd: int) -> tuple[int, int] | None:
+        """Device and inode of what a descriptor leads to; ``None`` where it is not open.  Asked at
+        every call of a manager, and of managers that are dead: it never fails."""
+        try:
+            found = os.fstat(fd)
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def chmod(self, fd: int, mode: int) -> None:
+        os.fchmod(fd, mode)
+
+    def set_group(self, fd: int, group: int) -> None:
+        os.fchown(fd, -1, group)
+
+    def acl(self, fd: int) -> bytes:
+        """The file's access control list; empty where it has none beyond its mode."""
+        return _attribute(fd, _ACL)
+
+    def set_acl(self, fd: int, acl: bytes) -> None:
+        """Set the access control list, and the mode with it; an empty one: leave the mode alone."""
+        if acl:
+            os.setxattr(fd, _ACL, acl)
+        else:
+            os.removexattr(fd, _ACL)
+
+    def set_modified(self, fd: int, modified: int) -> None:
+        """Set the time of the last change of the file's bytes, in nanoseconds."""
+        os.utime(fd, ns=(os.fstat(fd).st_atime_ns, modified))
+
+    def flush(self, fd: int) -> None:
+        """Make the file's bytes and length durable."""
+        _flush(fd, os.fdatasync)
+
+    def start_flush(self, fd: int) -> None:
+        """Have the kernel begin to write the file's bytes out, so that a ``flush`` soon after has
+        less to wait for.  A hint: nothing is durable by it, and it reports nothing
+        (``sync_file_range(2)``)."""
+        offset = ctypes.c_int64
+        call = _c_function("sync_file_range", ctypes.c_int, offset, offset, ctypes.c_uint)
+        if call is not None:
+            call(fd, 0, 0, _SYNC_FILE_RANGE_WRITE)
+
+    def flush_all(self, fd: int) -> None:
+        """Make the file's bytes, length and metadata (its mode) durable."""
+        _flush(fd, os.fsync)
+
+    def new_file(self, folder: int, mode: int) -> tuple[int, int, bytes]:
+        """Mode, group and access control list that the kernel gives a new file in a folder.
+
+        Asked by one that never gets a name.  Not on every file system (``O_TMPFILE``, open(2)).
+        """
+        fd = _unnamed(folder, mode)
+        try:
+            found = os.fstat(fd)
+            return found.st_mode & 0o7777, found.st_gid, _attribute(fd, _ACL)
+        finally:
+            os.close(fd)
+
+    def default_acl(self, folder: int) -> bytes:
+        """The access control list that new files in a folder begin with; empty: none."""
+        # The descriptor is path-only, and whoever may write there need not be able to read there.
+        return _attribute(f"/proc/self/fd/{folder}", _DEFAULT_ACL)
+
+    def create_there(self, name: str, folder: int, mode: int, *, dir_fd: int) -> int:
+        """As ``create``, of a file that is made as if in another folder: its group, and what else
+        keeps a file from being moved there, are those of that folder.
+
+        Not on every file system.
+        """
+        fd = _unnamed(folder, mode)
+        try:
+            os.link(f"/proc/self/fd/{fd}", name, dst_dir_fd=dir_fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    # --- names -------------------------------------------------------------------------------
+
+    def open_folder(self, name: str, *, dir_fd: int | None = None, follow: bool = False) -> int:
+        """A descriptor to work relative to; opening needs no permission to list."""
+        flags = _PATH_ONLY | os.O_DIRECTORY | os.O_CLOEXEC | (0 if follow else os.O_NOFOLLOW)
+        return os.open(name, flags, dir_fd=dir_fd)
+
+    def flush_folder(self, fd: int) -> None:
+        """Make the names in a folder durable, given any descriptor of it."""
+        own = _readable(fd)
+        try:
+            _flush(own, os.fsync)
+        finally:
+            os.close(own)
+
+    def flush_file_system(self, fd: int) -> None:
+        """Make everything durable on the file system that holds a folder, given any descriptor of
+        it: for folders that this user may not open (``syncfs(2)``)."""
+        own = _readable(fd)
+        try:
+            call = _c_function("syncfs", ctypes.c_int)
+            if call is None:
+                os.sync()
+            elif call(own) != 0:
+                error = ctypes.get_errno()
+                raise OSError(error, os.strerror(error))
+        finally:
+            os.close(own)
+
+    def make_folder(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
+        os.mkdir(name, mode, dir_fd=dir_fd)
+
+    def chmod_folder(self, name: str, mode: int, *, dir_fd: int | None = None) -> None:
+        """Set a folder's permissions in spite of the umask."""
+        os.chmod(name, mode, dir_fd=dir_fd)
+
+    def remove_folder(self, name: str, *, dir_fd: int) -> None:
+        os.rmdir(name, dir_fd=dir_fd)
+
+    def rename(self, source: str, target: str, *, source_dir: int, target_dir: int) -> None:
+        os.replace(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir)
+
+    def link(self, source: str, target: str, *, dir_fd: int) -> None:
+        """Give a file a second name, never one that exists."""
+        os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
+
+    def unlink(self, name: str, *, dir_fd: int) -> None:
+        os.unlink(name, dir_fd=dir_fd)
+
+    def stat(self, name: str, *, dir_fd: int | None = None, follow: bool = False) -> os.stat_result:
+        return os.stat(name, dir_fd=dir_fd, follow_symlinks=follow)
+
+    def read_link(self, name: str, *, dir_fd: int) -> str:
+        return os.readlink(name, dir_fd=dir_fd)
+
+    def list_folder(self, fd: int) -> Iterator[str]:
+        """The names in a folder, one by one; closing the iterator frees its descriptor."""
+        own = _readable(fd)
+        try:
+            with os.scandir(own) as entries:
+                for entry in entries:
+                    yield entry.name
+        finally:
+            os.close(own)
+
+    def lock_folder(self, fd: int) -> int | None:
+        """Keep a cleaner of temporary folders (``systemd-tmpfiles``) away from a folder and all
+        below it, for as long as the descriptor that is answered is open: by a shared lock on the
+        folder, which any number may hold.  ``None`` where that cannot be had."""
+        own = None
+        try:
+            own = _readable(fd)
+            fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            if own is not None:
+                os.close(own)
+            return None
+        return own
+
+    # --- locks -------------------------------------------------------------------------------
+
+    def try_lock(self, fd: int, byte: int) -> bool:
+        """Take the kernel's lock on one byte of an open lock file, or answer ``False`` at once."""
+        return self.try_lock_byte(fd, byte, shared=False)
+
+    def unlock(self, fd: int, byte: int) -> None:
+        _set_lock(fd, fcntl.F_UNLCK, byte)
+
+    def pause(self, seconds: float) -> None:
+        """Wait before the next attempt at a lock that somebody else has."""
+        time.sleep(seconds)
+
+    def last_holder(self, fd: int, offset: int) -> bytes:
+        """What stands in a lock file: the token of the last to ``sign`` it there."""
+        return os.pread(fd, 16, offset)
+
+    def sign(self, fd: int, token: bytes, offset: int) -> None:
+        """Say in a lock file, among the living only, who holds its lock."""
+        os.pwrite(fd, token, offset)
+
+    # --- the journal -------------------------------------------------------------------------
+
+    def open_index(self, path: str, mode: int) -> int:
+        """Open the file that SQLite maps, making it if need be (see ``journal.index``)."""
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+
+    def give(self, fd: int, like: os.stat_result) -> None:
+        """Give a new file the mode of another, and its owner where that is allowed, as SQLite does
+        with the files that it makes beside a database."""
+        os.fchmod(fd, like.st_mode & 0o777)
+        if os.geteuid() == 0:
+            os.fchown(fd, like.st_uid, like.st_gid)
+
+    def try_lock_byte(self, fd: int, offset: int, *, shared: bool) -> bool:
+        """Take a lock on one byte that belongs to the open file, not to the process, or change the
+        one that is held (``F_OFD_SETLK``); ``False`` where somebody else's is in the way."""
+        try:
+            _set_lock(fd, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, offset)
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                return False
+            raise
+        return True
+
+    def connect(self, path: str, **options: Any) -> sqlite3.Connection:
+        """SQLite's own connection; what it does to its files is not seen here, only its calls."""
+        return sqlite3.connect(path, factory=self.sqlite_connection, **options)
+
+    # --- where and when ----------------------------------------------------------------------
+
+    def boot_id(self) -> str:
+        """Identity of this boot of the machine; empty where it cannot be known.
+
+        Nothing from outside can say it: who could name the last boot again would have bytes
+        trusted that a power loss took.
+        """
+        try:
+            with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+                return file.read().strip()
+        except OSError:
+            return ""
+
+    def clock_ahead(self) -> float | None:
+        """Seconds by which this process's boot-time clock is ahead of the machine's own, since it
+        is in a time namespace (``time_namespaces(7)``); ``None`` where that cannot be known."""
+        try:
+            own = os.readlink("/proc/self/ns/time")
+            if own == _MACHINE_TIME:
+                return 0.0
+            if own != os.readlink("/proc/self/ns/time_for_children"):
+                return None  # what the kernel tells is of the latter
+            with open("/proc/self/timens_offsets", encoding="ascii") as lines:
+                for line in lines:
+                    name, seconds, nanoseconds = line.split()
+                    if name == "boottime":
+                        return int(seconds) + int(nanoseconds) / 1e9
+        except FileNotFoundError:
+            # A kernel without them; or a /proc of other processes, which tells nothing.
+            return 0.0 if os.path.isdir("/proc/self/ns") else None
+        except (OSError, ValueError):
+            pass
+        return None
+
+    def file_system(self, fd: int) -> str:
+        """Type of the file system that holds a descriptor's file; empty where unknown.
+
+        Found by the mount: a Btrfs answers with devices that no table of mounts names.
+        """
+        try:
+            with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
+                mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
+            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
+                for line in lines:
+                    fields, _, rest = line.partition(" - ")
+                    if fields.split(maxsplit=1)[0] == mount:
+                        return rest.split()[0]
+        except (OSError, StopIteration):
+            pass  # not Linux, or /proc is hidden: then nothing is known, and nothing is refused
+        return ""
+
+    def overwrite_in_place(self, fd: int, wanted: bool = True) -> None:
+        """Have a file system write what is overwritten where it stands, not into new blocks; or,
+        for new files in a folder, no longer.  For an empty file, or for the files that are made in
+        a folder later.  A hint: only the owner may give it, and not each file system has it."""
+        folder = stat.S_ISDIR(os.fstat(fd).st_mode)
+        own = _readable(fd) if folder else fd
+        try:
+            before = struct.unpack("i4x", fcntl.ioctl(own, _FS_IOC_GETFLAGS, bytes(8)))[0]
+            after = before | _FS_NOCOW_FL if wanted else before & ~_FS_NOCOW_FL
+            if after != before:
+                if not folder:
+                    os.ftruncate(own, 0)
+                fcntl.ioctl(own, _FS_IOC_SETFLAGS, struct.pack("i4x", after))
+        except OSError:
+            pass
+        finally:
+            if folder:
+                os.close(own)
+
+    def touch_file(self, fd: int, size: int) -> None:
+        """Have the kernel find room for the first ``size`` bytes of a file to be changed through
+        memory, as it must when somebody does: then lack of it is a SIGBUS, here an error."""
+        word, offset = ctypes.c_size_t, ctypes.c_int64
+        mmap = _c_function(
+            "mmap", ctypes.c_void_p, word, ctypes.c_int, ctypes.c_int, ctypes.c_int, offset
+        )
+        munmap = _c_function("munmap", ctypes.c_void_p, word)
+        if mmap is None or munmap is None:
+            return
+        # Not Python's own: it would close a descriptor, and so drop SQLite's locks.
+        mmap.restype = ctypes.c_void_p
+        address = mmap(None, size, 3, 1, fd, 0)  # to read and write, shared
+        if address in (None, ctypes.c_void_p(-1).value):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        try:
+            self.touch_memory(address, size)
+        finally:
+            munmap(address, size)
+
+    def touch_memory(self, address: int, size: int) -> None:
+        """As ``touch_file``, of memory that is mapped (``madvise(2)``; nothing is done before Linux
+        5.14)."""
+        call = _c_function("madvise", ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+        if call is not None and call(address, size, _MADV_POPULATE_WRITE) != 0:
+            error = ctypes.get_errno()
+            if error != errno.EINVAL:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def mapped(self, inode: int) -> list[tuple[int, int]]:
+        """(address, size) of what is mapped of SQLite's index, by its inode number."""
+        found = []
+        with suppress(OSError), open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
+            for line in maps:
+                fields = line.split(maxsplit=5)
+                if fields[4] == str(inode) and "-shm" in fields[-1] and "s" in fields[1]:
+                    start, end = (int(one, 16) for one in fields[0].split("-"))
+                    found.append((start, end - start))
+        return found
+
+    def lack_of_space(self, folder: str, room: int = _ROOM) -> int:
+        """With which error a folder's file system refuses a little more for this user (full, no
+        inode left, over a quota); 0: it has room.  Asked by a file without a name."""
+        try:
+            fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
+            try:
+                done = 0
+                while done < room:  # written out by nobody, so given back at once
+                    done += os.pwrite(fd, bytes(room - done), done)
+            finally:
+                os.close(fd)
+        except OSError as error:
+            if error.errno in NO_SPACE:
+                return error.errno
+        found = os.statvfs(folder)
+        full = found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
+        return errno.ENOSPC if full else 0
+
+    def umask(self) -> int:
+        """The process's umask, read without changing it for other threads where possible."""
+        try:
+            with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+                for line in lines:
+                    if line.startswith("Umask:"):
+                        return int(line.split()[1], 8)
+        except OSError:
+            pass  # no /proc: the portable way below
+        mask = os.umask(0o077)
+        os.umask(mask)
+        return mask
+
+
+def _set_lock(fd: int, kind: int, byte: int) -> None:
+    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, byte, 1, 0))
+
+
+def _unnamed(folder: int, mode: int) -> int:
+    if not _UNNAMED:  # macOS
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+    return os.open(".", os.O_RDWR | os.O_CLOEXEC | _UNNAMED, mode, dir_fd=folder)
+
+
+def _attribute(file: int | str, name: str) -> bytes:
+    """An extended attribute; empty where there is none, or no such thing."""
+    if not hasattr(os, "getxattr"):  # macOS
+        return b""
+    try:
+        return os.getxattr(file, name)
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOENT):
+            return b""
+        raise
+
+
+def _flush(fd: int, call: Callable[[int], None]) -> None:
+    if _FULLFSYNC is not None:  # macOS: fsync alone stops at the device's cache
+        fcntl.fcntl(fd, _FULLFSYNC)
+    else:
+        call(fd)
+
+
+def _readable(fd: int) -> int:
+    """Another descriptor of a folder, to list and flush it by: ``fd`` may be path-only."""
+    return os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=fd)
+
+
+def is_supported() -> bool:
+    """Whether this operating system has what the store's promises rest on."""
+    try:
+        import posix
+    except ImportError:
+        return False
+    # Asked of the system's own function: eventlet puts another one in the place of `os.open`.
+    has_calls = posix.open in os.supports_dir_fd and hasattr(fcntl, "F_OFD_SETLK")
+    return sys.platform != "cygwin" and has_calls

@@ -1,0 +1,277 @@
+"""Where the bytes of unfinished transfers are: made, found, kept open, taken away.
+
+A staging file's name is 128 random bits, never the sender's id (which could escape or clash) and
+never a row key (which SQLite uses again).  Before them stand a letter for the folder it lies in
+and the stripe of its transfer's lock, so that whoever finds an orphan knows which lock to take::
+
+    w3f-0123456789abcdef0123456789abcdef
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from txstore.errors import StagingDamagedError
+from txstore.local.files.home import Home
+from txstore.local.files.places import is_staging_name
+from txstore.local.files.staged import StagedFile
+from txstore.local.files.unchanged import version_of
+from txstore.local.journal.rows import Transfer
+from txstore.local.locks import stripe_of
+from txstore.process import threads
+
+_KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
+#: Mode of a staging file that nobody else goes on with.
+PRIVATE = 0o600
+
+
+def stripe_in(name: str) -> int | None:
+    """The stripe of the lock that guards a staging file; ``None``: not a name of ours."""
+    return int(name[1:3], 16) if is_staging_name(name) else None
+
+
+def _new_name(letter: str, file_id: str) -> str:
+    return f"{letter}{stripe_of(file_id.encode()):02x}-{secrets.token_hex(16)}"
+
+
+class Staging:
+    """The staging folders of one manager.  Thread-safe; ``forget`` in a forked child."""
+
+    def __init__(self, home: Home) -> None:
+        self._home, self._disk = home, home.disk
+        self._letter: str | None = None
+        self._mutex = threads.new_lock()
+        # Files nobody is using now, by their transfers: they are taken out while they are used.
+        self._idle: OrderedDict[str, StagedFile] = OrderedDict()
+
+    @property
+    def letter(self) -> str:
+        """Where new files go; found out at first use."""
+        if self._letter is None:
+            self._letter = self._home.staging_letter()
+        return self._letter
+
+    @property
+    def current(self) -> int:
+        """Descriptor of the folder that new files go to."""
+        return self._home.staging_folder(self.letter)
+
+    def create(
+        self, file_id: str, mode: int | None = None, *, like: os.stat_result | None = None
+    ) -> StagedFile:
+        """A new, empty staging file for a transfer.  Its name is not durable yet.
+
+        :param mode: permission bits, whatever the umask; ``None``: the store's own
+        :param like: a file which shuts out whom it shuts out
+        """
+        mode = self._home.mode if mode is None else mode
+        if like is not None:
+            mode &= like.st_mode | PRIVATE
+        name = _new_name(self.letter, file_id)
+        fd = self._disk.create(name, mode, dir_fd=self.folder(name))
+        return self._made(file_id, name, fd, mode)
+
+    def create_there(self, file_id: str, folder: int) -> StagedFile:
+        """As ``create``, of a private file that can be renamed into a folder of the storage into
+        which the kernel moves no other."""
+        name = _new_name("s", file_id)
+        try:
+            fd = self._disk.create_there(name, folder, PRIVATE, dir_fd=self.folder(name))
+        except OSError:
+            # Not on this file system.  It may do that it is on the same one, under the same mount.
+            fd = self._disk.create(name, PRIVATE, dir_fd=self.folder(name))
+        staged = self._made(file_id, name, fd, PRIVATE)
+        staged.made_there = True
+        return staged
+
+    def _made(self, file_id: str, name: str, fd: int, mode: int) -> StagedFile:
+        try:
+            if mode & 0o077:
+                self._disk.chmod(fd, mode)
+            found = self._disk.fstat(fd)
+        except BaseException:
+            self._disk.close(fd)
+            self._disk.unlink(name, dir_fd=self.folder(name))
+            raise
+        return StagedFile(self._disk, file_id, name, self._home.staging_path(name), fd, found)
+
+    def kept(self, file_id: str, turn: int) -> tuple[Transfer, StagedFile] | None:
+        """A transfer as an earlier call left it, if nobody else has held its lock since.
+
+        :param turn: the lock's
+        """
+        with self._mutex:
+            idle = self._idle.get(file_id)
+            if idle is None or idle.row is None or idle.turn != turn:
+                return None
+            if self._disk.size(idle.fd) != idle.size:
+                return None  # `open` finds out what happened to it
+            return idle.row, self._idle.pop(file_id)
+
+    def open(self, row: Transfer) -> StagedFile:
+        """The staging file of a recorded transfer.
+
+        :raises StagingDamagedError: it is gone, or too short
+        """
+        path = self._home.staging_path(row.staging)
+        with self._mutex:
+            idle = self._idle.pop(row.file_id, None)
+        try:
+            found = self._find(row, path)
+        except BaseException:
+            if idle is not None:
+                idle.close()
+            raise
+        alone = found.st_nlink == 1
+        if idle is not None:
+            if idle.name == row.staging and idle.inode == found.st_ino and alone:
+                idle.size = found.st_size
+                if idle.row is None or idle.row.change != row.change:
+                    idle.taken_over(row)  # another worker went on meanwhile
+                idle.row = None
+                return idle
+            idle.close()
+        folder = self.folder(row.staging)
+        try:
+            fd = self._disk.open(row.staging, dir_fd=folder, write=alone)
+        except PermissionError:
+            if found.st_uid == os.geteuid():
+                raise
+            alone = False
+            fd = self._disk.open(row.staging, dir_fd=folder, write=False)
+        staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
+        staged.writable = alone
+        staged.taken_over(row)
+        return staged
+
+    def _find(self, row: Transfer, path: str) -> os.stat_result:
+        try:
+            found = self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            self._home.verify_staging(row.staging)
+            raise StagingDamagedError(path, row.file_id, "is missing") from None
+        if found.st_ino != row.inode:
+            self._home.verify_staging(row.staging)
+        if found.st_size < row.offset:
+            raise StagingDamagedError(path, row.file_id, "is shorter than the journal says")
+        return found
+
+    def verify(self, staged: StagedFile) -> None:
+        """Check, before something is recorded of a file, that others find the same one: by its
+        whole path, so that a folder which was moved or replaced is noticed too.
+
+        :raises ReplacedError: the staging folder is another
+        :raises StagingDamagedError: the file is another, or gone
+        """
+        version = version_of(self._disk, staged.folder)
+        if version is not None and version == staged.verified:
+            return
+        try:
+            same = self._disk.stat(staged.path).st_ino == staged.inode
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if not same:
+            self._home.verify_staging(staged.name)
+            raise StagingDamagedError(staged.path, staged.file_id, "was removed or replaced")
+        staged.verified = version
+
+    @contextmanager
+    def lent(self, staged: StagedFile) -> Iterator[StagedFile]:
+        """Keep a file open for its transfer's next segment, unless the body fails: then its hash
+        may be ahead of what was recorded."""
+        try:
+            yield staged
+        except BaseException:
+            staged.close()
+            raise
+        if staged.fd >= 0:
+            self._keep(staged)
+
+    def trim(self, before: float) -> None:
+        """Close files that were kept before a time (monotonic): another worker may have finished
+        or dropped their transfers, and their space comes back only when nobody has them open."""
+        with self._mutex:
+            old = [one for one in self._idle.values() if one.kept_at < before]
+            for one in old:
+                del self._idle[one.file_id]
+        for one in old:
+            one.close()
+
+    def _keep(self, staged: StagedFile) -> None:
+        staged.kept_at = time.monotonic()
+        with self._mutex:
+            unused = self._idle.pop(staged.file_id, None)  # of an earlier transfer with that id
+            self._idle[staged.file_id] = staged
+            if len(self._idle) > _KEPT_OPEN:
+                unused = self._idle.popitem(last=False)[1]
+        if unused is not None:
+            unused.close()
+
+    def remove(self, name: str) -> None:
+        """Take a staging file's name away, if it is there."""
+        with self._mutex:
+            idle = [one for one in self._idle.values() if one.name == name]
+            for one in idle:
+                del self._idle[one.file_id]
+        for one in idle:
+            one.close()
+        with suppress(FileNotFoundError):  # a power loss, or the worker before, took it
+            self._disk.unlink(name, dir_fd=self.folder(name))
+
+    def discard(self, name: str) -> None:
+        """Take a staging file away with its bytes, also where another worker has it open still."""
+        with suppress(OSError):  # then its space comes back when that worker lets go of it
+            fd = self._disk.open(name, dir_fd=self.folder(name))
+            try:
+                if self._disk.fstat(fd).st_nlink == 1:
+                    self._disk.truncate(fd, 0)
+            finally:
+                self._disk.close(fd)
+        self.remove(name)
+
+    def has(self, name: str, size: int = 0) -> bool:
+        """Whether a staging file is there, with at least ``size`` bytes."""
+        try:
+            return self._disk.stat(name, dir_fd=self.folder(name)).st_size >= size
+        except FileNotFoundError:
+            return False
+
+    def folder(self, name: str) -> int:
+        """Descriptor of the folder that a staging file lies in."""
+        return self._home.staging_folder(name)
+
+    def flush_folder(self, name: str) -> None:
+        """Make the name of a staging file, or its absence, durable."""
+        self._disk.flush_folder(self.folder(name))
+
+    def names(self) -> Iterator[str]:
+        """The names in all staging folders."""
+        yield from self._disk.list_folder(self._home.staging)
+        if self.letter == "s" or self._home.has_hidden_staging():
+            yield from self._disk.list_folder(self._home.hidden_staging())
+
+    def is_stranded(self, staged: StagedFile) -> bool:
+        """Whether a file was begun where the kernel could rename from, and cannot any more: the
+        folders are mounted in another way by now."""
+        return staged.name[0] != self.letter and self._home.is_other_mount(
+            self.folder(staged.name), self._home.storage
+        )
+
+    def close(self) -> None:
+        with self._mutex:
+            while self._idle:
+                self._idle.popitem()[1].close()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._mutex)
+
+    def forget(self) -> None:
+        """Let go of files that another process opened, or that were closed by their numbers."""
+        while self._idle:
+            self._idle.popitem()[1].forget()

@@ -1,0 +1,81 @@
+"""Whether the journal's paths still lead to the files that SQLite has open."""
+
+from __future__ import annotations
+
+import os
+
+from txstore.errors import ReplacedError
+from txstore.local.files.descriptors import Inode, inode_of
+from txstore.local.files.disk import Disk
+from txstore.local.files.unchanged import version_of
+
+
+class OpenFiles:
+    """The journal and what SQLite keeps beside it.  Used with the journal's mutex held.
+
+    Only ever looked at: closing a descriptor of them would drop SQLite's locks.
+    """
+
+    def __init__(self, disk: Disk, path: str) -> None:
+        self._disk, self._path, self._folder = disk, path, os.path.dirname(path)
+        # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
+        # writes over the other's commits.
+        self._inodes: dict[str, Inode] = {}
+        self._version: tuple[int, int, int] | None = None
+
+    def inode(self, suffix: str = "") -> Inode:
+        """Device and inode of one of them, by its whole path, so that a folder that was moved or
+        replaced is noticed too.
+
+        :raises ReplacedError: there is none
+        """
+        try:
+            found = self._disk.stat(self._path + suffix)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(self._path + suffix, "journal") from None
+        return inode_of(found)
+
+    @property
+    def opened(self) -> dict[str, Inode]:
+        """What was opened last, by suffix; empty before."""
+        return self._inodes
+
+    def were_opened(self, journal: Inode, wal: Inode) -> None:
+        """Note what a connection has opened.
+
+        :param journal: as it was before the connection was made
+        :raises ReplacedError: it is another now, or was for an earlier connection
+        """
+        shm = self.inode("-shm")
+        if self.inode() != journal or self._inodes.get("", journal) != journal:
+            raise ReplacedError(self._path, "journal")
+        self._inodes = {"": journal, "-shm": shm, "-wal": wal}
+        self._version = None
+
+    def verify(self) -> None:
+        """:raises ReplacedError: a path does not lead to the open file any more"""
+        version = version_of(self._disk, self._folder)
+        if version is not None and version == self._version:
+            return
+        for suffix in self._inodes:
+            self.verify_one(suffix)
+        self._version = version
+
+    def verify_removable(self) -> None:
+        """Check, before SQLite removes the WAL, that its path leads to no other one: of somebody
+        who found this journal gone.
+
+        :raises ReplacedError: it does, or there is another journal
+        """
+        for suffix in ("", "-wal"):
+            try:
+                found = self._disk.stat(self._path + suffix)
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            if (found.st_dev, found.st_ino) != self._inodes.get(suffix):
+                raise ReplacedError(self._path + suffix, "journal")
+
+    def verify_one(self, suffix: str = "") -> None:
+        """As ``verify``, of one of them, if it was opened."""
+        if suffix in self._inodes and self.inode(suffix) != self._inodes[suffix]:
+            raise ReplacedError(self._path + suffix, "journal")

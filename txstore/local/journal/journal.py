@@ -1,0 +1,349 @@
+"""The journal: read, written under a lock, flushed, checkpointed, let go of at forks and ends.
+
+All writers, in all processes, hold the **journal lock** around a transaction, and checkpoints run
+only under it.  SQLite before 3.51.3 can corrupt the database when a checkpoint races a commit on
+another connection ("WAL-reset bug"); and the kernel's lock queues better than SQLite's busy
+handler, which sleeps a millisecond at least.
+
+Commits are made at ``synchronous=NORMAL``, which does not flush; ``flush`` then flushes the
+write-ahead log (WAL) itself.  Together they are what ``synchronous=FULL`` does, but the flush is
+taken only where the level asks for it, needs no lock, and goes through ``disk``.  A WAL that was
+checkpointed and begun anew in between has been flushed by SQLite into the database first.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from txstore.deadline import Deadline
+from txstore.errors import JournalError, LockTimeoutError
+from txstore.local.files.disk import NO_SPACE, Disk
+from txstore.local.journal.connection import WAL_LIMIT, Connection
+from txstore.local.journal.sqlite import Row, Statement, Values
+from txstore.local.journal.wal import RESERVE, make_reserve, release_reserve
+from txstore.local.locks import Lock
+from txstore.process import forks, threads
+
+logger = logging.getLogger(__name__)
+
+#: How much the WAL must grow (bytes) before a checkpoint that a reader held up is tried again.
+_RETRY_GROWTH = 1024 * 1024
+#: Seconds that closing waits for the journal lock before it goes on without.
+_CLOSE_TIMEOUT = 5.0
+
+
+class Write(NamedTuple):
+    """One statement of a transaction.
+
+    :ivar guarded: whether it must touch exactly one row, or the transaction is rolled back
+    """
+
+    statement: Statement
+    values: Values
+    guarded: bool = False
+
+
+class Journal:
+    """A journal of the current revision.  Thread-safe; usable on both sides of a fork.
+
+    :param folder_fd: descriptor of the working dir
+    :param lock: the journal lock
+    :param mode: permission bits of the journal's files
+    :param lock_timeout: seconds that a call may wait, and SQLite for its own locks
+    :param copies: whether the file system copies what is overwritten
+    :raises JournalError: it cannot be opened, or not in the mode that it needs
+    """
+
+    def __init__(
+        self,
+        disk: Disk,
+        path: str,
+        folder_fd: int,
+        lock: Lock,
+        mode: int,
+        lock_timeout: float,
+        *,
+        copies: bool = False,
+    ) -> None:
+        self._disk, self.path, self._folder_fd = disk, path, folder_fd
+        self._lock, self._mode, self._copies = lock, mode, copies
+        # Held around every use of the connection; `before_fork` takes it to know that nobody is
+        # inside SQLite.
+        self.mutex = threads.new_lock()
+        self._connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
+        self._translated = _Translated(self._connection)
+        self._checkpoint_at = WAL_LIMIT
+        forks.let_go(self)
+        deadline = Deadline(lock_timeout)
+        with _Using(self, deadline), self._translated:
+            self._connection.open(deadline)
+
+    # --- reading and writing -----------------------------------------------------------------
+
+    def read(
+        self, statement: Statement, values: Mapping[str, Any], deadline: Deadline
+    ) -> list[Row]:
+        """All rows of a SELECT, fetched whole: no read transaction stays open."""
+        with _Using(self, deadline), self._translated:
+            return statement.run(self._connection.open(deadline), values).fetchall()
+
+    def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
+        """One transaction; not durable before ``flush``.
+
+        :param frees: whether it removes something: then it gets the reserve on a full disk
+        :return: ``False`` where a guarded statement found its row changed; nothing was written
+        :raises JournalVersionError: a newer txstore upgraded the journal meanwhile
+        :raises ReplacedError: the journal or its WAL is no longer the file that was opened
+        :raises JournalError: SQLite failed; whether it was written shows when the row is read
+        """
+        with _Using(self, deadline), self._lock.held(deadline):
+            try:
+                return self._transaction(writes, deadline)
+            except JournalError as error:
+                if error.errno not in NO_SPACE:
+                    raise
+                # The WAL's own space may be written over once it is checkpointed; a cancel, which
+                # must work on a full disk, gets what is kept for it besides.
+                if frees:
+                    release_reserve(self._disk, self._folder_fd)
+                try:
+                    self._checkpoint(deadline)
+                except JournalError as reason:
+                    logger.warning("The journal's log could not be checkpointed: %s", reason)
+                return self._transaction(writes, deadline)
+
+    def _transaction(self, writes: tuple[Write, ...], deadline: Deadline) -> bool:
+        try:
+            with self._translated:
+                connection = self._connection.open(deadline)
+                # By an index that is not the others' it would be written over their commits.
+                self._connection.verify()
+                wal = self._connection.wal
+                if wal is not None and not wal.extended:
+                    wal.extend()
+                self._connection.make_room()
+                if len(writes) == 1 and writes[0].guarded:
+                    # A statement of its own is a transaction of its own.
+                    done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
+                    if not done:
+                        self._connection.check_version(connection)
+                else:
+                    done = self._run_all(connection, writes)
+        except BaseException:
+            # Whatever SQLite did or did not do is found out by a new connection; closing this
+            # one rolls back what was not committed.
+            self._connection.close()
+            raise
+        self._connection.verify()
+        self._lock.verify()  # or somebody else may have held "the same" lock
+        assert wal is not None
+        size = self._disk.size(wal.fd)
+        if size % RESERVE:
+            wal.extend()
+        self._checkpoint_if_large(size, deadline)
+        return done
+
+    def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
+        connection.execute("BEGIN IMMEDIATE")
+        self._connection.check_version(connection)
+        for write in writes:
+            cursor = write.statement.run(connection, write.values)
+            if write.guarded and cursor.rowcount != 1:
+                connection.execute("ROLLBACK")
+                return False
+        connection.execute("COMMIT")
+        return True
+
+    def verify(self, deadline: Deadline) -> None:
+        """Check, before an answer that wrote nothing, that what was read is still the journal.
+
+        :raises ReplacedError: it is not
+        """
+        with _Using(self, deadline), self._translated:
+            self._connection.open(deadline)  # a fork in another thread may have closed it since
+            self._connection.verify()
+
+    def flush(self, deadline: Deadline) -> None:
+        """Make durable all that was committed before, by whomever.
+
+        Needs no lock, so that other transfers commit meanwhile.
+
+        :raises OSError: the flush failed; nothing that rests on those commits may be answered
+        """
+        while True:
+            with _Using(self, deadline):
+                with self._translated:
+                    self._connection.open(deadline)
+                self._connection.verify()
+                wal = self._connection.wal
+                assert wal is not None
+                if not wal.proven:
+                    with self._lock.held(deadline):
+                        wal.write_anew()
+                    return
+            try:
+                if wal.flush(deadline, self.path):
+                    return
+            except LockTimeoutError:
+                raise  # another thread is at it; waiting for it once more would know no bound
+            except OSError:
+                # While the kernel still has the pages: once it has dropped them SQLite's index
+                # leads to nothing, and a checkpoint would copy that into the database.
+                with suppress(OSError), _Using(self, deadline), self._lock.held(deadline):
+                    if self._connection.wal is wal:
+                        wal.write_anew()
+                raise
+
+    # --- the WAL -----------------------------------------------------------------------------
+
+    def _checkpoint_if_large(self, size: int, deadline: Deadline) -> None:
+        if size <= WAL_LIMIT:
+            self._checkpoint_at = WAL_LIMIT
+        elif size > self._checkpoint_at:
+            self._checkpoint_at = size + _RETRY_GROWTH
+            try:
+                self._checkpoint(deadline)
+            except OSError as error:
+                # What was committed is committed; the WAL grows until it works again.
+                logger.warning("The journal's log could not be checkpointed: %s", error)
+
+    def _checkpoint(self, deadline: Deadline) -> None:
+        """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
+        journal lock is held."""
+        self._connection.settle_wal()
+        with self._translated:
+            self._connection.open(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+
+    def make_reserve(self) -> None:
+        """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
+        make_reserve(self._disk, self._folder_fd, self._mode, copies=self._copies)
+
+    @property
+    def gave_spares(self) -> bool:
+        return self._connection.gave_spares
+
+    def take_spares(self) -> None:
+        """Keep again what a call needed for itself, before somebody else takes it."""
+        self._connection.gave_spares = False
+        with suppress(OSError):
+            self.make_reserve()
+
+    # --- ends and forks ----------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Let go of the journal.  The last connection of all checkpoints it."""
+        # No call is inside; but a fork may be.
+        if not threads.acquire(self.mutex, _CLOSE_TIMEOUT):
+            logger.warning("The journal stays open until the process ends: a call was cut off")
+            return
+        try:
+            self._close_locked(_CLOSE_TIMEOUT)
+        finally:
+            self.mutex.release()
+
+    def abandon(self) -> None:
+        """Let go of the journal without waiting for anybody: its manager was collected, at whatever
+        moment of whatever thread.  Where the mutex is not free, a fork has let go of it already."""
+        if threads.acquire(self.mutex, 0):
+            try:
+                self._close_locked(0.0)
+            finally:
+                self.mutex.release()
+
+    def _close_locked(self, timeout: float) -> None:
+        """:param timeout: seconds to wait for the journal lock; without it the WAL cannot be
+        settled, and the connection is closed without a checkpoint"""
+        if self._connection.sqlite is None:
+            return
+        try:
+            with self._lock.held(Deadline(timeout)):
+                self._connection.close()
+        except BaseException as error:
+            self._connection.close(locked=False)
+            if not isinstance(error, OSError):
+                raise  # a Ctrl-C; but no fork may take the connection along
+            if timeout:
+                logger.warning("The journal is closed without its lock: %s", error)
+        # The WAL may be gone, and with it the space that it kept.
+        with suppress(OSError):
+            self.make_reserve()
+
+    def before_fork(self) -> None:
+        self.mutex.acquire()
+        try:
+            self._close_locked(_CLOSE_TIMEOUT)
+        except BaseException:
+            self.mutex.release()
+            raise
+
+    def after_fork_in_parent(self) -> None:
+        self.mutex.release()
+
+    def has_descriptors(self) -> bool:
+        """Whether they are its own still, as far as can be told at little cost."""
+        return self._connection.has_descriptors()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off: if it was in the middle of using the connection,
+        that is closed.  A transaction that was open would keep all other workers out."""
+        self._connection.let_go_locks()
+        if threads.is_mine(self.mutex):
+            try:
+                # Not knowing whether the journal lock is held.
+                self._connection.close(locked=False)
+            finally:
+                threads.let_go(self.mutex)
+
+    def forget(self) -> None:
+        """Let go of what another process opened, or what was closed by its descriptors' numbers."""
+        idle = threads.acquire(self.mutex, 0)
+        self._connection.forget(idle=idle)
+        if idle:
+            self.mutex.release()
+
+
+# Written out as classes: these are entered several times a segment, and a generator costs more
+# than what it guards.
+
+
+class _Using:
+    """Holds a journal's mutex."""
+
+    __slots__ = ("_deadline", "_journal", "_mutex")
+
+    def __init__(self, journal: Journal, deadline: Deadline) -> None:
+        self._journal, self._deadline = journal, deadline
+
+    def __enter__(self) -> None:
+        self._mutex = self._journal.mutex
+        if not threads.acquire(self._mutex, self._deadline.left()):
+            raise LockTimeoutError(self._journal.path, self._deadline.timeout)
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            if self._journal.gave_spares:
+                self._journal.take_spares()
+        finally:
+            self._mutex.release()
+
+
+class _Translated:
+    """Turns SQLite's errors into the store's own."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise self._connection.explain(error) from error

@@ -1,0 +1,360 @@
+"""What the journal is asked and told: the few statements, as methods.
+
+Every method may raise what ``Journal.read`` and ``Journal.write`` raise.  Nothing is durable
+before ``flush``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+import sqlalchemy as sa
+
+from txstore.deadline import Deadline
+from txstore.errors import JournalDamagedError
+from txstore.local.clock import Cutoff, Moment
+from txstore.local.journal.journal import Journal, Write
+from txstore.local.journal.rows import Completion, Transfer
+from txstore.local.journal.schema import REVISION, completion, store, transfer, version
+from txstore.local.journal.sqlite import Row, Statement, check_version
+
+
+def _columns(table: sa.Table, names: tuple[str, ...]) -> list[sa.Column[object]]:
+    return [table.c[name] for name in names]
+
+
+_TRANSFER = sa.select(*_columns(transfer, Transfer._fields))
+_COMPLETION = sa.select(completion.c.id, *_columns(completion, Completion._fields))
+
+
+def _p(name: str) -> sa.BindParameter[object]:
+    """A parameter of a WHERE clause; SQLAlchemy keeps columns' own names for SET."""
+    return sa.bindparam(f"p_{name}")
+
+
+# Brings the journal's revision along, also where there is no such transfer: whatever is written
+# after it, a newer worker may have upgraded the journal before.
+_FIND = Statement(
+    sa.select(version.c.version_num, *_columns(transfer, Transfer._fields)).select_from(
+        version.outerjoin(transfer, transfer.c.file_id == _p("file_id"))
+    )
+)
+_BY_STAGING = Statement(_TRANSFER.where(transfer.c.staging == _p("staging")))
+_BY_PLACE = Statement(_TRANSFER.where(transfer.c.publish_place == _p("place")))
+_INTENTS = Statement(
+    _TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(sa.bindparam("p_limit"))
+)
+_LIST = Statement(_TRANSFER.order_by(transfer.c.id))
+_LIST_SOME = Statement(
+    _TRANSFER.where(transfer.c.file_id >= _p("first"), transfer.c.file_id <= _p("last")).order_by(
+        transfer.c.id
+    )
+)
+#: No id, which has 255 characters at most, comes after it: SQLite compares characters' numbers.
+_LAST_ID = chr(sys.maxunicode) * 255
+_COUNT = Statement(sa.select(sa.func.count()).select_from(transfer))
+_STAGINGS = Statement(sa.select(transfer.c.staging))
+
+
+def _range(table: sa.Table) -> sa.ColumnElement[bool]:
+    return (table.c.id > _p("after")) & (table.c.id <= _p("to"))
+
+
+def _end_of_range(table: sa.Table) -> Statement:
+    """Where a slice of so many rows after a key ends, and how many they are."""
+    some = sa.select(table.c.id).where(table.c.id > _p("after")).order_by(table.c.id)
+    ids = some.limit(sa.bindparam("p_limit")).subquery()
+    return Statement(sa.select(sa.func.max(ids.c.id), sa.func.count()).select_from(ids))
+
+
+def _is_over(table: sa.Table | sa.Subquery, time: str) -> sa.ColumnElement[bool]:
+    """What ``clock.Cutoff.is_over`` says, of a row."""
+    here = table.c.boot == _p("boot")
+    return (here & (table.c.ticks <= _p("ticks"))) | (~here & (table.c[time] <= _p("wall")))
+
+
+def _is_ahead(table: sa.Table, time: str) -> sa.ColumnElement[bool]:
+    """Whether a row was written, in another boot, when the wall clock was ahead."""
+    return (table.c.boot != _p("boot")) & (table.c[time] > _p("now"))
+
+
+_TRANSFERS_END, _COMPLETIONS_END = _end_of_range(transfer), _end_of_range(completion)
+_OVERDUE = Statement(
+    sa.select(transfer.c.id, *_columns(transfer, Transfer._fields))
+    .where(_range(transfer), _is_over(transfer, "updated_at") | _is_ahead(transfer, "updated_at"))
+    .order_by(transfer.c.id)
+    .limit(sa.bindparam("p_limit"))
+)
+_INSERT = Statement(sa.insert(transfer).values({n: sa.bindparam(n) for n in Transfer._fields}))
+# Row keys are used again by SQLite, also after the journal went back; the staging file's name is
+# random, so it and the count of changes name exactly one version of one transfer.
+# And the journal must be of our revision: a newer worker may have upgraded it meanwhile.
+_THE_VERSION = sa.and_(
+    transfer.c.staging == _p("staging"),
+    transfer.c.change == _p("change"),
+    sa.select(version.c.version_num).scalar_subquery() == sa.literal_column(f"'{REVISION}'"),
+)
+
+
+def _update(names: tuple[str, ...]) -> Statement:
+    """The UPDATE that sets these columns; then come the staging file and the change before."""
+    columns: list[tuple[sa.Column[Any], Any]] = [
+        (transfer.c[name], sa.bindparam(name)) for name in names
+    ]
+    clause = sa.update(transfer).ordered_values(*columns).where(_THE_VERSION)
+    return Statement(clause, in_order=True)
+
+
+# Nearly every update is one of progress alone.
+_FIRST, _END = Transfer._fields.index("change"), Transfer._fields.index("publish_path")
+_ADVANCE, _REPLACE = _update(Transfer._fields[_FIRST:_END]), _update(Transfer._fields)
+_DELETE = Statement(sa.delete(transfer).where(_THE_VERSION))
+
+_COMPLETED = Statement(
+    _COMPLETION.where(completion.c.file_id == _p("file_id")).order_by(completion.c.id.desc())
+)
+_COMPLETE = Statement(
+    sa.insert(completion).values({n: sa.bindparam(n) for n in Completion._fields})
+)
+_PUBLISHED = Statement(
+    _COMPLETION.where(completion.c.place == _p("place")).order_by(completion.c.id.desc()).limit(1)
+)
+_MARK_DURABLE = Statement(
+    sa.update(completion).where(completion.c.id == _p("id")).values(durable=1)
+)
+_OLDEST = (
+    sa.select(completion.c.id, completion.c.boot, completion.c.ticks, completion.c.completed_at)
+    .order_by(completion.c.id)
+    .limit(sa.bindparam("p_limit"))
+    .subquery()
+)
+_OVER = Statement(
+    sa.select(sa.func.count(), sa.func.max(_OLDEST.c.id)).where(_is_over(_OLDEST, "completed_at"))
+)
+_FORGET_OVER = Statement(
+    sa.delete(completion).where(completion.c.id <= _p("to"), _is_over(completion, "completed_at"))
+)
+_AHEAD = sa.and_(_range(completion), _is_ahead(completion, "completed_at"))
+_COUNT_AHEAD = Statement(sa.select(sa.func.count()).select_from(completion).where(_AHEAD))
+_STAMP_AHEAD = Statement(
+    sa.update(completion)
+    .where(_AHEAD)
+    .values({n: sa.bindparam(n) for n in ("completed_at", "boot", "ticks")})
+)
+_FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
+
+_STORE = Statement(
+    sa.select(store.c.store_id, store.c.storage_dir, store.c.boot, store.c.boot_ticks)
+)
+_SEE_BOOT = Statement(
+    sa.update(store).values(boot=sa.bindparam("boot"), boot_ticks=sa.bindparam("boot_ticks"))
+)
+
+
+def _over(over: Cutoff) -> dict[str, object]:
+    return {"p_boot": over.boot, "p_ticks": over.ticks, "p_wall": over.wall}
+
+
+class Records:
+    """The journal's content.  Thread-safe, as ``Journal`` is."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+
+    def flush(self, deadline: Deadline) -> None:
+        """Make all that was recorded durable."""
+        self.journal.flush(deadline)
+
+    def verify(self, deadline: Deadline) -> None:
+        """Check, before an answer that records nothing, that the journal is still in place."""
+        self.journal.verify(deadline)
+
+    # --- transfers ---------------------------------------------------------------------------
+
+    def find(self, file_id: str, deadline: Deadline) -> Transfer | None:
+        """The unfinished transfer of an id.
+
+        :raises JournalVersionError: a newer txstore upgraded the journal meanwhile
+        """
+        rows = self.journal.read(_FIND, {"p_file_id": file_id}, deadline)
+        check_version(self.journal.path, [row[:1] for row in rows])
+        row = rows[0]
+        return Transfer._make(row[1:]) if row[1] is not None else None
+
+    def by_staging(self, staging: str, deadline: Deadline) -> Transfer | None:
+        return self._one(_BY_STAGING, {"p_staging": staging}, deadline)
+
+    def by_place(self, place: bytes, deadline: Deadline) -> list[Transfer]:
+        """The transfers that intend to publish at a place."""
+        return self._all(_BY_PLACE, {"p_place": place}, deadline)
+
+    def intents(self, limit: int, deadline: Deadline) -> list[Transfer]:
+        """Some of the transfers that intend to publish."""
+        return self._all(_INTENTS, {"p_limit": limit}, deadline)
+
+    def transfers(self, prefix: str, deadline: Deadline) -> list[Transfer]:
+        """The unfinished transfers whose id begins with a text, oldest first."""
+        if not prefix:
+            return self._all(_LIST, {}, deadline)
+        values: dict[str, object] = {"p_first": prefix, "p_last": prefix + _LAST_ID}
+        return self._all(_LIST_SOME, values, deadline)
+
+    def count(self, deadline: Deadline) -> int:
+        """How many unfinished transfers there are."""
+        [(count,)] = self.journal.read(_COUNT, {}, deadline)
+        return int(count)
+
+    def overdue(
+        self, over: Cutoff, at: Moment, after: int, among: int, limit: int, deadline: Deadline
+    ) -> tuple[list[Transfer], int]:
+        """Some of the transfers whose time has passed, or that seem to be of the future.
+
+        :param after: where the last slice ended; 0: at the beginning
+        :param among: how many rows are looked at
+        :param limit: how many are answered at most
+        :return: with where the next slice goes on; 0: all were looked at
+        """
+        end, following = self._range(_TRANSFERS_END, after, among, deadline)
+        values = {**_over(over), "p_now": at.wall, "p_after": after, "p_to": end, "p_limit": limit}
+        rows = self.journal.read(_OVERDUE, values, deadline)
+        found = [Transfer(*row[1:]) for row in rows]
+        return found, rows[-1][0] if len(rows) == limit else following
+
+    def _range(
+        self, statement: Statement, after: int, among: int, deadline: Deadline
+    ) -> tuple[int, int]:
+        """Where a slice ends, and where the next goes on: 0 behind the last row."""
+        found = self.journal.read(statement, {"p_after": after, "p_limit": among}, deadline)
+        [(end, count)] = found
+        return end or 0, end if count == among else 0
+
+    def stagings(self, deadline: Deadline) -> set[str]:
+        """The names of all staging files that belong to a transfer."""
+        return {name for (name,) in self.journal.read(_STAGINGS, {}, deadline)}
+
+    def insert(self, row: Transfer, deadline: Deadline) -> None:
+        self.journal.write(deadline, Write(_INSERT, row._asdict()))
+
+    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> bool:
+        """Replace a row, if it is still the one that was read.
+
+        :return: ``False`` where another worker changed it: then nothing was written
+        """
+        update, changed = _REPLACE, tuple(new)
+        if old[:_FIRST] == new[:_FIRST] and old[_END:] == new[_END:]:
+            update, changed = _ADVANCE, new[_FIRST:_END]
+        values = (*changed, old.staging, old.change)
+        withdraws = old.publish_place is not None and new.publish_place is None
+        return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
+
+    def delete(self, row: Transfer, deadline: Deadline) -> bool:
+        """Remove a row, if it is still the one that was read."""
+        return self.journal.write(deadline, self._deletion(row), frees=True)
+
+    @staticmethod
+    def _deletion(row: Transfer) -> Write:
+        return Write(_DELETE, {"p_staging": row.staging, "p_change": row.change}, guarded=True)
+
+    def _one(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> Transfer | None:
+        rows = self.journal.read(statement, values, deadline)
+        return Transfer._make(rows[0]) if rows else None
+
+    def _all(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> list[Transfer]:
+        return [Transfer(*row) for row in self.journal.read(statement, values, deadline)]
+
+    # --- completions -------------------------------------------------------------------------
+
+    def complete(self, done: Completion, row: Transfer | None, deadline: Deadline) -> bool:
+        """Record a published file and, in the same transaction, that its transfer is over."""
+        writes = [self._deletion(row)] if row is not None else []
+        return self.journal.write(deadline, *writes, Write(_COMPLETE, done._asdict()))
+
+    def completions(self, file_id: str, deadline: Deadline) -> list[tuple[int, Completion]]:
+        """The finished transfers of an id, latest first, with their row keys."""
+        return self._completions(_COMPLETED, {"p_file_id": file_id}, deadline)
+
+    def latest_at(self, place: bytes, deadline: Deadline) -> tuple[int, Completion] | None:
+        """What was published last at a place, as far as it is remembered, with its row key."""
+        found = self._completions(_PUBLISHED, {"p_place": place}, deadline)
+        return found[0] if found else None
+
+    def mark_durable(self, key: int, deadline: Deadline) -> None:
+        """Note that a completion's file and name have been flushed."""
+        self.journal.write(deadline, Write(_MARK_DURABLE, {"p_id": key}))
+
+    def forget_over(self, over: Cutoff, among: int, deadline: Deadline) -> int:
+        """Forget those of the oldest completions whose time has passed.
+
+        :param among: how many are looked at
+        :return: how many were forgotten
+        """
+        values = _over(over)
+        [(count, last)] = self.journal.read(_OVER, {**values, "p_limit": among}, deadline)
+        if count:
+            write = Write(_FORGET_OVER, {**values, "p_to": last})
+            self.journal.write(deadline, write, frees=True)
+        return int(count)
+
+    def stamp_ahead(self, at: Moment, after: int, among: int, deadline: Deadline) -> int:
+        """Let the time of completions begin now that were written while the wall clock was ahead,
+        in another boot.
+
+        :param after: where the last slice ended; 0: at the beginning
+        :param among: how many rows are looked at
+        :return: where the next slice goes on; 0: all were looked at
+        """
+        end, following = self._range(_COMPLETIONS_END, after, among, deadline)
+        values = {"p_boot": at.boot, "p_now": at.wall, "p_after": after, "p_to": end}
+        if self.journal.read(_COUNT_AHEAD, values, deadline) != [(0,)]:
+            stamp = {"completed_at": at.wall, "boot": at.boot, "ticks": at.ticks}
+            self.journal.write(deadline, Write(_STAMP_AHEAD, {**values, **stamp}))
+        return following
+
+    def forget_completion(self, key: int, deadline: Deadline) -> None:
+        self.journal.write(deadline, Write(_FORGET_COMPLETED, {"p_id": key}), frees=True)
+
+    def _completions(
+        self, statement: Statement, values: dict[str, object], deadline: Deadline
+    ) -> list[tuple[int, Completion]]:
+        rows: list[Row] = self.journal.read(statement, values, deadline)
+        return [(row[0], Completion(*row[1:])) for row in rows]
+
+    # --- the store itself --------------------------------------------------------------------
+
+    def make_reserve(self) -> None:
+        """Keep space for a store that is opened on a full disk."""
+        self.journal.make_reserve()
+
+    def close(self) -> None:
+        """Let go of the journal."""
+        self.journal.close()
+
+    def abandon(self) -> None:
+        """Let go of the journal without waiting for anybody."""
+        self.journal.abandon()
+
+    def identity(self, deadline: Deadline) -> tuple[str, str]:
+        """The store's id, and its storage dir relative to its working dir."""
+        store_id, storage_dir, _boot, _ticks = self._store_row(deadline)
+        return store_id, os.fsdecode(storage_dir)
+
+    def boot_seen(self, at: Moment, deadline: Deadline) -> float:
+        """Ticks at which this boot first saw the store; noted now if it did not yet."""
+        _store_id, _storage_dir, boot, ticks = self._store_row(deadline)
+        if boot == at.boot and ticks <= at.ticks:
+            return float(ticks)
+        self.journal.write(deadline, Write(_SEE_BOOT, {"boot": at.boot, "boot_ticks": at.ticks}))
+        return at.ticks
+
+    def _store_row(self, deadline: Deadline) -> tuple[str, str | bytes, str, float]:
+        rows = self.journal.read(_STORE, {}, deadline)
+        if len(rows) != 1:
+            raise JournalDamagedError(self.journal.path, "its store's row is missing")
+        store_id, storage_dir, boot, ticks = rows[0]
+        return store_id, storage_dir, boot, ticks

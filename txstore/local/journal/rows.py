@@ -1,0 +1,167 @@
+"""The journal's rows, as the rest of the store handles them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from txstore import digest
+from txstore.local.clock import Moment
+
+
+class Transfer(NamedTuple):
+    """A row of an unfinished transfer; columns as in ``schema.transfer``."""
+
+    # what it is
+    file_id: str
+    staging: str
+    inode: int
+    created_at: float
+    # its progress
+    change: int
+    segments: int
+    offset: int
+    last_size: int
+    state: bytes | None
+    updated_at: float
+    boot: str
+    ticks: float
+    written_boot: str
+    durable_segments: int = 0
+    durable_offset: int = 0
+    durable_last_size: int = 0
+    durable_state: bytes | None = None
+    setbacks: int = 0
+    doubted: int = 0
+    # its intent to publish
+    publish_path: bytes | None = None
+    publish_place: bytes | None = None
+    publish_size: int | None = None
+    publish_sha256: bytes | None = None
+    publish_last: bytes | None = None
+    publish_flushed: int | None = None
+    publish_over: str | None = None
+
+    @classmethod
+    def begun(
+        cls, file_id: str, staging: str, inode: int, size: int, state: bytes | None, at: Moment
+    ) -> Transfer:
+        """A transfer whose first segment, of ``size`` bytes, has been staged."""
+        return cls(
+            file_id=file_id,
+            staging=staging,
+            inode=inode,
+            change=0,
+            segments=1,
+            offset=size,
+            last_size=size,
+            state=state,
+            created_at=at.wall,
+            updated_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+            written_boot=at.boot,
+        )
+
+    @property
+    def activity(self) -> Moment:
+        """When it was last worked on."""
+        return Moment(self.updated_at, self.boot, self.ticks)
+
+    @property
+    def durable(self) -> bool:
+        """Whether all recorded bytes, and the staging file's name, were flushed."""
+        return self.durable_segments == self.segments and self.segments > 0
+
+    @property
+    def is_verifiable(self) -> bool:
+        """Whether the saved hash is that of all recorded bytes."""
+        return digest.total(self.state) == self.offset
+
+    def stamped(self, at: Moment) -> Transfer:
+        """The same, as of now; its staged bytes are trusted no more than before."""
+        return self._replace(
+            change=self.change + 1, updated_at=at.wall, boot=at.boot, ticks=at.ticks
+        )
+
+    def touched(self, at: Moment) -> Transfer:
+        """The same, its staged bytes having been written or verified now."""
+        return self.stamped(at)._replace(written_boot=at.boot)
+
+    def advanced(self, size: int, state: bytes | None, at: Moment) -> Transfer:
+        """The same with one more segment, of ``size`` bytes, staged now."""
+        return self._replace(
+            change=self.change + 1,
+            segments=self.segments + 1,
+            offset=self.offset + size,
+            last_size=size,
+            state=state or self.state,
+            updated_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+            written_boot=at.boot,
+            doubted=0,
+        )
+
+    def made_durable(self) -> Transfer:
+        """The same, its recorded bytes having been flushed."""
+        return self._replace(
+            doubted=0,
+            durable_segments=self.segments,
+            durable_offset=self.offset,
+            durable_last_size=self.last_size,
+            durable_state=self.state,
+        )
+
+    def in_file(self, inode: int) -> Transfer:
+        """The same, its bytes being in that file: nothing of another one is known to be durable."""
+        if inode == self.inode:
+            return self
+        return self._replace(inode=inode, durable_segments=0, durable_offset=0, durable_state=None)
+
+    def put_in_doubt(self, at: Moment) -> Transfer:
+        """The same after a flush of its bytes failed."""
+        return self.stamped(at)._replace(doubted=1)
+
+    def at_durable_point(self) -> Transfer:
+        """The same, gone back to what was flushed."""
+        return self.without_intent()._replace(
+            segments=self.durable_segments,
+            offset=self.durable_offset,
+            last_size=self.durable_last_size,
+            state=self.durable_state,
+            doubted=0,
+            setbacks=self.setbacks + 1,
+        )
+
+    def without_intent(self) -> Transfer:
+        """The same, its intent to publish withdrawn."""
+        return self._replace(**_NO_INTENT)
+
+
+_NO_INTENT: dict[str, Any] = {
+    name: None for name in Transfer._fields if name.startswith("publish_")
+}
+
+
+class Completion(NamedTuple):
+    """A row of a finished transfer; columns as in ``schema.completion``."""
+
+    file_id: str
+    segments: int
+    path: bytes
+    place: bytes
+    size: int
+    sha256: bytes
+    last: bytes
+    inode: int
+    mtime_ns: int
+    created_at: float
+    completed_at: float
+    boot: str
+    ticks: float
+    durable: int
+
+    @property
+    def activity(self) -> Moment:
+        """When it was completed."""
+        return Moment(self.completed_at, self.boot, self.ticks)

@@ -1,0 +1,504 @@
+"""From staged bytes to a file under its name: whole, at once, and durable.
+
+A file of several segments is published in steps that each leave a state recovery can go on from:
+bytes flushed, **intent** recorded and flushed, renamed, folders flushed, **completion** recorded
+and flushed.  The **name lock** is held from before the intent until the intent is gone, so whoever
+holds it and finds an intent for that place found one left by a worker that died or failed, and
+settles it first.  A one-segment file has nothing to go back to and needs no intent.
+
+``docs/design.md`` lists the state after a crash between any two steps.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from itertools import pairwise
+from stat import S_ISREG
+
+from txstore.errors import NameRefusedError
+from txstore.local.call import Call
+from txstore.local.files.descriptors import close_ours
+from txstore.local.files.home import Home
+from txstore.local.files.newfile import give, new_file_in
+from txstore.local.files.places import Parents, Place, Places, place_bytes, place_of
+from txstore.local.files.staged import StagedFile
+from txstore.local.files.staging import PRIVATE, Staging
+from txstore.local.journal.records import Records
+from txstore.local.journal.rows import Completion, Transfer
+from txstore.local.transfers import Transfers
+from txstore.options import Durability
+from txstore.process import threads
+from txstore.protocol.request import FileClaim, SegmentRequest
+
+_FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
+#: What a rename that fails says of the name.
+_REFUSED = {
+    **dict.fromkeys((errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST), "a folder has that name"),
+    errno.EBUSY: "it is a mount point",
+    errno.ENAMETOOLONG: "it is too long",
+}
+_CHUNK = 1024 * 1024
+
+#: Device and inode of a folder, a name in it, device and inode of the folder that it leads to.
+_Flushed = tuple[int, int, str, int, int]
+
+
+class Publisher:
+    """Publishes for one manager.  Thread-safe; ``forget`` in a forked child.
+
+    The caller holds the name lock of the place, and has settled what it found there.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        places: Places,
+        staging: Staging,
+        records: Records,
+        transfers: Transfers,
+        durability: Durability,
+    ) -> None:
+        self._home, self._disk, self._places = home, home.disk, places
+        self._staging, self._records, self._transfers = staging, records, transfers
+        self._keeps = durability.keeps_files
+        self._mutex = threads.new_lock()
+        self._flushed: OrderedDict[_Flushed, int] = OrderedDict()
+
+    def resolve(self, claim: FileClaim, file_id: str | None) -> Place:
+        """Where a file of that name goes.
+
+        :raises NameRefusedError: nowhere in the storage
+        :raises ReplacedError: the storage dir was replaced
+        """
+        self._home.verify_storage()
+        return self._places.resolve(claim.path, name=claim.name, file_id=file_id)
+
+    # --- a file of one segment ---------------------------------------------------------------
+
+    def publish_whole(
+        self,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        call: Call,
+    ) -> None:
+        """Publish a file that came in one segment.  On return it is durable, as the level says;
+        its completion is recorded, not flushed.
+
+        :raises NameRefusedError: nothing may be stored there; nothing was changed
+        """
+        with self.opened(place, claim.name, request.given_id) as parents:
+            try:
+                staged = self._staging.create(request.file_id, PRIVATE)
+                found = self._publish_staged(staged, request, claim, place, parents)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                staged = self._staging.create_there(request.file_id, parents.folder)
+                with self._last_try(claim.name, request.given_id):
+                    found = self._publish_staged(staged, request, claim, place, parents)
+            if self._keeps:
+                self._home.flush_folder(parents.folder)
+        done = Completion(
+            file_id=request.file_id,
+            segments=1,
+            path=os.fsencode(claim.path),
+            place=place_bytes(place),
+            size=claim.size,
+            sha256=claim.sha256,
+            last=claim.sha256,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            created_at=call.at.wall,
+            completed_at=call.at.wall,
+            boot=call.at.boot,
+            ticks=call.at.ticks,
+            durable=int(self._keeps),
+        )
+        self._records.complete(done, None, call)
+
+    def _publish_staged(
+        self,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        parents: Parents,
+    ) -> os.stat_result:
+        try:
+            staged.write(0, request.payload)
+            self._make_ordinary(staged, request, parents)
+            if self._keeps:
+                staged.flush_all()
+                self._flush_parents(parents)
+            found = self._disk.fstat(staged.fd)
+            self._rename(staged.name, place, parents, claim.name, request.given_id)
+        except BaseException:
+            self._staging.remove(staged.name)
+            raise
+        finally:
+            staged.close()
+        return found
+
+    # --- a file of several segments ----------------------------------------------------------
+
+    def finish(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        call: Call,
+    ) -> None:
+        """Stage the last segment and publish the file.  On return file and completion are durable,
+        as the level says.  ``Recovery.make_own`` has seen to what is flushed here.
+
+        :raises NameRefusedError: nothing may be stored there; the transfer is at its last segment
+        :raises OSError: likewise, or the intent stays for recovery to settle
+        """
+        with self.opened(place, claim.name, request.given_id) as parents:
+            try:
+                self._finish(row, staged, request, claim, place, parents, call)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                # A project quota, or a group that is not ours to give: copied into an inode that
+                # is made there.  The intent, if it came to that, was withdrawn.
+                current = self._records.by_staging(row.staging, call)
+                if current is None:
+                    raise
+                copy = self._staging.create_there(row.file_id, parents.folder)
+                row = self._transfers.go_on_with_copy(current, staged, copy, call)
+                try:
+                    with self._last_try(claim.name, request.given_id):
+                        self._finish(row, copy, request, claim, place, parents, call)
+                finally:
+                    copy.close()
+        staged.close()
+
+    def _finish(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        parents: Parents,
+        call: Call,
+    ) -> None:
+        # Somebody was promised that these segments survive: the rename must not cost them.
+        flushed = self._keeps or row.durable_segments > 0 or row.doubted > 0
+        staged.write(row.offset, request.payload)
+        staged.cut(claim.size)
+        self._make_ordinary(staged, request, parents)
+        if flushed:
+            self._transfers.flush(row, staged.flush_all, call)
+        intent = row.touched(call.at)._replace(
+            publish_path=os.fsencode(claim.path),
+            publish_place=place_bytes(place),
+            publish_size=claim.size,
+            publish_sha256=claim.sha256,
+            publish_last=hashlib.sha256(request.payload).digest(),
+            publish_flushed=int(flushed),
+            publish_over=self.standing(place, parents),
+        )
+        self._staging.verify(staged)
+        self._transfers.save(row, intent, call)
+        self.carry_out(intent, place, parents, call)
+
+    def carry_out(self, row: Transfer, place: Place, parents: Parents, call: Call) -> None:
+        """From a recorded intent to a completion."""
+        if self._keeps or row.publish_flushed:
+            # Otherwise the folders may be gone after a power loss, with the only name of the file.
+            self._flush_parents(parents)
+            # The rename takes the staging file away: a journal that lost the intent would have a
+            # transfer without bytes, and acknowledged segments would be gone.
+            self._records.flush(call)
+        name = os.fsdecode(row.publish_path or b"")
+        # Before the rename: whoever waits for files may take it away as soon as it is there.
+        found = self._disk.stat(row.staging, dir_fd=self._staging.folder(row.staging))
+        try:
+            self._rename(row.staging, place, parents, name, row.file_id)
+        except OSError:
+            if self.renamed(row, place, parents) is None:
+                self.withdraw(row, call)
+            raise
+        except NameRefusedError:
+            self.withdraw(row, call)
+            raise
+        self.complete(row, place, parents, found, call)
+
+    def complete(
+        self,
+        row: Transfer,
+        place: Place,
+        parents: Parents,
+        found: os.stat_result,
+        call: Call,
+    ) -> None:
+        """Make a renamed file durable and record that its transfer is over.
+
+        :param found: what ``stat`` says of the file
+        """
+        assert row.publish_path is not None
+        assert row.publish_sha256 is not None
+        assert row.publish_last is not None
+        if self._keeps and not row.publish_flushed:
+            self._flush_file(place[-1], parents.folder, lambda: self._records.delete(row, call))
+        # Also at level "none", where somebody was promised that these segments survive.
+        careful = self._keeps or row.publish_flushed
+        if careful:
+            self._flush_parents(parents)
+            self._home.flush_folder(parents.folder)
+        # After a power loss in the rename both names may be there; the other one is durable now.
+        self._staging.remove(row.staging)
+        if careful:
+            self._staging.flush_folder(row.staging)
+        done = Completion(
+            file_id=row.file_id,
+            segments=row.segments + 1,
+            path=row.publish_path,
+            place=place_bytes(place),
+            size=row.publish_size or 0,
+            sha256=row.publish_sha256,
+            last=row.publish_last,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            created_at=row.created_at,
+            completed_at=call.at.wall,
+            boot=call.at.boot,
+            ticks=call.at.ticks,
+            durable=int(bool(careful)),
+        )
+        if not self._records.complete(done, row, call):
+            raise self._transfers.taken_over(row)
+        if careful:
+            # An intent that comes back would find no staging file, and, once another file is
+            # stored under the name, no file of its own either.
+            self._records.flush(call)
+
+    def standing(self, place: Place, parents: Parents) -> str | None:
+        """What is at a place, as far as a replacement would show; ``None``: nothing.
+
+        The inode's number alone would not do: it is used again as soon as a file is gone.
+        """
+        try:
+            found = self._disk.stat(place[-1], dir_fd=parents.folder)
+        except FileNotFoundError:
+            return None
+        return f"{found.st_ino}:{found.st_size}:{found.st_mtime_ns}"
+
+    def is_whole(self, row: Transfer, place: Place, parents: Parents) -> bool:
+        """Whether a renamed file has the intended content; reads it whole."""
+        return self._content_is(place[-1], parents.folder, row.publish_sha256)
+
+    def withdraw(self, row: Transfer, call: Call) -> None:
+        """Take an intent back: the transfer is at its last acknowledged segment again.
+
+        Flushed where the intent was: it would come back in a power loss, and publish a file whose
+        sender was told that it is refused.
+        """
+        self._transfers.save(row, row.without_intent().stamped(call.at), call)
+        if self._keeps or row.publish_flushed:
+            self._records.flush(call)
+
+    def renamed(self, row: Transfer, place: Place, parents: Parents) -> os.stat_result | None:
+        """What ``stat`` says of the file at the place, if it is the one that was staged."""
+        try:
+            found = self._disk.stat(place[-1], dir_fd=parents.folder)
+        except FileNotFoundError:
+            return None
+        if found.st_size != row.publish_size:
+            return None
+        if found.st_ino == row.inode:
+            return found
+        # Where neither name leads to the inode: in a restored backup files have others.
+        restored = not self._staging.has(row.staging) and self._content_is(
+            place[-1], parents.folder, row.publish_sha256
+        )
+        return found if restored else None
+
+    # --- what was published before -----------------------------------------------------------
+
+    def still_there(self, done: Completion) -> bool:
+        """Whether a published file is as it was published; where a power loss can have touched it
+        it is read whole."""
+        place = place_of(done.place)
+        try:
+            with self._places.look(place) as parents:
+                found = self._disk.stat(place[-1], dir_fd=parents.folder)
+                as_published = (found.st_ino, found.st_size, found.st_mtime_ns) == (
+                    done.inode,
+                    done.size,
+                    done.mtime_ns,
+                )
+                if as_published and not done.durable and not self._home.is_this_boot(done.boot):
+                    return self._content_is(place[-1], parents.folder, done.sha256)
+                return as_published
+        except (FileNotFoundError, NameRefusedError):
+            return False
+
+    def flush_published(self, done: Completion, forget: Callable[[], object]) -> None:
+        """Make a published file and its name durable: whoever published it may not have.
+
+        :param forget: called where the file's flush fails
+        """
+        place = place_of(done.place)
+        with self._places.look(place) as parents:
+            self._flush_file(place[-1], parents.folder, forget)
+            self._flush_parents(parents)
+            self._home.flush_folder(parents.folder)
+
+    def look(self, row: Transfer) -> AbstractContextManager[Parents]:
+        """The parents of the place that an intent wants, none of them made.
+
+        :raises FileNotFoundError: one is missing
+        """
+        return self._places.look(place_of(row.publish_place or b""))
+
+    # --- steps -------------------------------------------------------------------------------
+
+    @contextmanager
+    def opened(self, place: Place, name: str, file_id: str | None) -> Iterator[Parents]:
+        """The parents of a place, made if missing, and known to be renamed into."""
+        with self._places.open_parents(place, name=name, file_id=file_id) as parents:
+            self._check_mount(parents, name, file_id)
+            yield parents
+
+    def check_early(self, request: SegmentRequest) -> None:
+        """Before bytes are staged for a name: refuse it where nothing can ever be renamed to it.
+        What else may stand in the way can be mended before the last message comes.
+
+        :raises NameRefusedError: a mount point lies in between
+        """
+        path, name, file_id = request.path, request.name, request.given_id
+        if path is None or name is None or os.sep not in path:
+            return  # right below the storage dir, whose staging folder was picked for that
+        with ExitStack() as opened:
+            try:
+                place = self._places.resolve(path, name=name, file_id=file_id)
+                parents = opened.enter_context(
+                    self._places.existing(place, name=name, file_id=file_id)
+                )
+            except (NameRefusedError, OSError):
+                return
+            self._check_mount(parents, name, file_id)
+
+    def _check_mount(self, parents: Parents, name: str, file_id: str | None) -> None:
+        if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
+            raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
+
+    def _make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
+        """Before the flush: give a file what one that is made at its place would have, or what the
+        file has that it is a copy of."""
+        wanted = new_file_in(self._disk, parents.folder, request.like)
+        if staged.made_there:
+            wanted = wanted._replace(group=staged.group)  # the right one, or the best there is
+        give(self._disk, staged.fd, staged.group, wanted)
+        if request.like is not None:
+            self._disk.set_modified(staged.fd, request.like.st_mtime_ns)
+
+    @contextmanager
+    def _last_try(self, name: str, file_id: str | None) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            raise NameRefusedError(
+                name, "nothing can be moved there from the store's folders", file_id=file_id
+            ) from error
+
+    def _rename(
+        self, staged: str, place: Place, parents: Parents, name: str, file_id: str | None
+    ) -> None:
+        try:
+            self._disk.rename(
+                staged,
+                place[-1],
+                source_dir=self._staging.folder(staged),
+                target_dir=parents.folder,
+            )
+        except OSError as error:
+            if error.errno in _REFUSED:
+                raise NameRefusedError(name, _REFUSED[error.errno], file_id=file_id) from error
+            # The kernel was given names in folders; people need the path.
+            path = os.path.join(self._home.storage_dir, *place)
+            raise type(error)(error.errno, error.strerror, path) from error
+
+    def _flush_parents(self, parents: Parents) -> None:
+        """Make the names of a place's parents durable, where this process has not done so yet:
+        whoever made them may have died before its own flush."""
+        folders = list(zip(parents.names, parents.fds, strict=True))
+        for (_, above), (name, below) in pairwise(folders):
+            inside, found = self._disk.fstat(above), self._disk.fstat(below)
+            # With its name: a folder that was renamed is durable under the old one only.
+            key = (inside.st_dev, inside.st_ino, name, found.st_dev, found.st_ino)
+            with self._mutex:
+                known = key in self._flushed
+            if not known:
+                self._home.flush_folder(above)
+                self._remember(key, below)
+
+    def _remember(self, key: _Flushed, folder: int) -> None:
+        # An open descriptor keeps the inode's number from being used for another folder.
+        pin = self._disk.open_folder(".", dir_fd=folder)
+        with self._mutex:
+            spare = [self._flushed.pop(key)] if key in self._flushed else []
+            self._flushed[key] = pin
+            if len(self._flushed) > _FLUSHED_KEPT:
+                spare.append(self._flushed.popitem(last=False)[1])
+        for fd in spare:
+            self._disk.close(fd)
+
+    def _flush_file(self, name: str, folder: int, forget: Callable[[], object]) -> None:
+        fd = None
+        with suppress(PermissionError):  # another user's, who lets nobody read it
+            fd = self._disk.open(name, dir_fd=folder, write=False)
+        try:
+            if fd is None:
+                self._disk.flush_file_system(self._home.storage)
+            else:
+                self._disk.flush_all(fd)
+        except OSError:
+            # The next flush may succeed without what this one lost; its sender begins again.
+            forget()
+            raise
+        finally:
+            if fd is not None:
+                self._disk.close(fd)
+
+    def _content_is(self, name: str, folder: int, sha256: bytes | None) -> bool:
+        """Whether a file is a regular one with that hash; reads it whole."""
+        if not S_ISREG(self._disk.stat(name, dir_fd=folder).st_mode):
+            return False
+        fd = self._disk.open(name, dir_fd=folder, write=False)
+        try:
+            hasher, offset = hashlib.sha256(), 0
+            while part := self._disk.pread(fd, _CHUNK, offset):
+                hasher.update(part)
+                offset += len(part)
+        finally:
+            self._disk.close(fd)
+        return hasher.digest() == sha256
+
+    def close(self) -> None:
+        with self._mutex:
+            while self._flushed:
+                self._disk.close(self._flushed.popitem()[1])
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._mutex)
+
+    def forget(self) -> None:
+        """Let go of folders that another process opened, or that were closed by their numbers."""
+        while self._flushed:
+            key, fd = self._flushed.popitem()
+            close_ours(self._disk, fd, key[3:])

@@ -1,0 +1,224 @@
+"""From what a crash left of a transfer to what can be built on; safe to interrupt at any point.
+
+Nothing here runs only at open: whoever takes up a transfer settles what a dead or failed worker
+left of it.  A staged byte is trusted if this boot wrote it, or if it was flushed.  Otherwise a
+power loss can have touched it, and it is verified against the running hash before anything is
+built on it; what does not verify is given up back to the last durable point.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from txstore import digest
+from txstore.digest import Hasher
+from txstore.errors import (
+    StagingDamagedError,
+)
+from txstore.local.call import Call
+from txstore.local.files.home import Home
+from txstore.local.files.staged import StagedFile
+from txstore.local.files.staging import PRIVATE, Staging
+from txstore.local.intents import Intents
+from txstore.local.journal.records import Records
+from txstore.local.journal.rows import Transfer
+from txstore.local.transfers import Transfers
+from txstore.protocol.request import FileClaim
+
+logger = logging.getLogger(__name__)
+
+
+class Recovery:
+    """Takes up transfers for one manager; their locks are held.  Thread-safe."""
+
+    def __init__(
+        self,
+        home: Home,
+        staging: Staging,
+        records: Records,
+        transfers: Transfers,
+        intents: Intents,
+    ) -> None:
+        self._home, self._staging, self._records = home, staging, records
+        self._transfers, self._intents = transfers, intents
+
+    def take_up(
+        self,
+        file_id: str,
+        wanted: FileClaim | None,
+        call: Call,
+    ) -> tuple[Transfer, StagedFile] | None:
+        """A transfer whose staged bytes can be built on, with its staging file; ``None`` where
+        there is no such transfer (any more).  Its lock is held.
+
+        :param wanted: what a last message asks for: an intent for anything else is withdrawn
+        :raises StagingDamagedError: somebody removed or changed the staged bytes in this boot
+        """
+        # While the turn is the same, what an earlier call recorded is current.
+        kept = self._staging.kept(file_id, call.turn)
+        if kept is not None:
+            return kept
+        found = self._look_up(file_id, wanted, call)
+        if found is None:
+            return None
+        row, staged = found
+        if not staged.writable:
+            row, staged = self._copy(row, staged, call)
+        staged.turn = call.turn
+        return row, staged
+
+    def _look_up(
+        self,
+        file_id: str,
+        wanted: FileClaim | None,
+        call: Call,
+    ) -> tuple[Transfer, StagedFile] | None:
+        row = self._records.find(file_id, call)
+        if row is not None and row.publish_place is not None:
+            if wanted is None or _intends(row, wanted):
+                self._intents.settle(row, call)
+            else:
+                self._intents.withdraw_unless_renamed(row, call)
+            row = self._records.find(file_id, call)
+        if row is None:
+            return None
+        same_boot = self._home.is_this_boot(row.written_boot)
+        try:
+            staged = self._staging.open(row)
+        except StagingDamagedError:
+            # A device that was lost and is mounted again, in the same boot, does not have the bytes
+            # whose flush failed.
+            lost = row.doubted and self._staging.has(row.staging, row.durable_offset)
+            if same_boot and not lost:
+                raise
+            return self._go_back(row, call)
+        # What has to be copied is flushed as ours from then on: verified before, as in `make_own`.
+        untouched = same_boot and (staged.writable or not row.is_verifiable)
+        if staged.inode == row.inode and (untouched or row.durable):
+            return row, staged
+        return self._verify(row, staged, same_boot, call)
+
+    def make_own(
+        self, row: Transfer, staged: StagedFile, call: Call
+    ) -> tuple[Transfer, StagedFile] | None:
+        """Before a flush: write anew what others staged and did not make durable.
+
+        After a flush that failed the kernel may hold pages for clean that the device never got; a
+        later flush, by whomever, succeeds without them.  So their bytes are read, verified and
+        written again, or, where they are gone, the transfer goes back.
+        """
+        if staged.own_from <= row.durable_offset:
+            return row, staged
+        try:
+            hasher, recorded = _before(row), digest.digest_of(row.state, row.offset)
+            whole = staged.hash_to(hasher, row.offset, rewrite_from=row.durable_offset)
+        except BaseException:
+            staged.close()
+            raise
+        # Without a recorded hash (no OpenSSL) what the kernel holds in this boot is trusted.
+        if whole and (recorded is None or recorded == hasher.digest()):
+            staged.own_from = row.durable_offset
+            return row, staged
+        staged.close()
+        return self._go_back(row, call)
+
+    def take_over(
+        self, row: Transfer, staged: StagedFile, call: Call
+    ) -> tuple[Transfer, StagedFile]:
+        """Before a file is published: copy it where another user staged it, since only the owner
+        of a file may give it the mode of a published one; or where it cannot be renamed from any
+        more."""
+        if staged.foreign or self._staging.is_stranded(staged):
+            return self._copy(row, staged, call)
+        return row, staged
+
+    def _copy(self, row: Transfer, staged: StagedFile, call: Call) -> tuple[Transfer, StagedFile]:
+        try:
+            copy = self._staging.create(row.file_id, PRIVATE if staged.private else None)
+        except BaseException:
+            staged.close()
+            raise
+        return self._transfers.go_on_with_copy(row, staged, copy, call), copy
+
+    def _verify(
+        self, row: Transfer, staged: StagedFile, same_boot: bool, call: Call
+    ) -> tuple[Transfer, StagedFile] | None:
+        """Read what a power loss may have touched, and build on it only if it is what was
+        recorded."""
+        moved = staged.inode != row.inode  # a restored backup, or somebody else's file
+        hasher = digest.new() if moved else _before(row)
+        recorded = digest.digest_of(row.state, row.offset)
+        try:
+            verified = (
+                staged.hash_to(hasher, row.offset)
+                and recorded is not None
+                and hasher.digest() == recorded
+            )
+            if not verified and moved and same_boot:
+                raise StagingDamagedError(staged.path, row.file_id, "was replaced by another")
+            if not verified:
+                staged.close()
+                return self._go_back(row, call)
+            fit = row.touched(call.at).in_file(staged.inode)
+            self._transfers.save(row, fit, call)
+        except BaseException:
+            staged.close()
+            raise
+        staged.hasher, staged.setbacks = hasher, fit.setbacks
+        staged.own_from = fit.offset
+        return fit, staged
+
+    def _go_back(self, row: Transfer, call: Call) -> tuple[Transfer, StagedFile] | None:
+        """Back to the last durable point, if its bytes are there; else the transfer is dropped."""
+        back = row.at_durable_point().touched(call.at)
+        if 0 < back.segments < row.segments:
+            try:
+                staged = self._staging.open(back)
+            except StagingDamagedError:
+                staged = None
+            if staged is not None:
+                hasher, recorded = digest.new(), digest.digest_of(back.state, back.offset)
+                back = back.in_file(staged.inode)
+                try:
+                    whole = staged.hash_to(hasher, back.offset)
+                    # Without a recorded hash (no OpenSSL) the flush before is trusted.
+                    fits = whole and (recorded is None or recorded == hasher.digest())
+                    if fits:
+                        self._transfers.save(row, back, call)
+                except BaseException:
+                    staged.close()
+                    raise
+                if fits:
+                    staged.hasher, staged.setbacks = hasher, back.setbacks
+                    staged.own_from = back.offset
+                    logger.warning(
+                        "Transfer %r went back from segment %d to %d: a power loss or a failed"
+                        " flush took what was not durable",
+                        row.file_id,
+                        row.segments,
+                        back.segments,
+                    )
+                    return back, staged
+                staged.close()
+        self._transfers.drop(row, call)
+        logger.warning(
+            "Transfer %r was dropped at segment %d: a power loss or a failed flush took its bytes",
+            row.file_id,
+            row.segments,
+        )
+        return None
+
+
+def _intends(row: Transfer, wanted: FileClaim) -> bool:
+    return (row.publish_path, row.publish_size, row.publish_sha256) == (
+        os.fsencode(wanted.path),
+        wanted.size,
+        wanted.sha256,
+    )
+
+
+def _before(row: Transfer) -> Hasher:
+    """The hasher of the bytes up to the durable point; of none where that is not known."""
+    hasher = digest.load(row.durable_state) if row.durable_offset else None
+    return hasher if hasher is not None and hasher.total == row.durable_offset else digest.new()

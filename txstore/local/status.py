@@ -1,0 +1,47 @@
+"""The status of a transfer, from its row."""
+
+from __future__ import annotations
+
+from datetime import datetime, timezone
+
+from txstore.digest import Hasher
+from txstore.local.journal.rows import Completion, Transfer
+from txstore.protocol.status import TransferStatus
+
+
+def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
+    """The status of an unfinished transfer; reads no staged byte.
+
+    :param hasher: of all its bytes, where somebody has one
+    """
+    status = TransferStatus(
+        file_id=row.file_id,
+        segments_received=row.segments,
+        bytes_received=row.offset,
+        sha256=hasher.digest().hex() if hasher is not None else None,
+        created_at=_time(row.created_at),
+        updated_at=_time(row.updated_at),
+        state="receiving" if row.publish_place is None else "publishing",
+    )
+    if hasher is None:
+        # In a list of many transfers that nobody asks it of, it would take most of the time.
+        status.__dict__["_hashed"] = row.state
+        del status.__dict__["sha256"]
+    return status
+
+
+def of_completion(done: Completion) -> TransferStatus:
+    """The status of a finished transfer."""
+    return TransferStatus(
+        file_id=done.file_id,
+        segments_received=done.segments,
+        bytes_received=done.size,
+        sha256=done.sha256.hex(),
+        created_at=_time(done.created_at),
+        updated_at=_time(done.completed_at),
+        state="stored",
+    )
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, timezone.utc)

@@ -1,0 +1,46 @@
+"""What the store tells of a transfer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from txstore import digest
+
+
+@dataclass(frozen=True)
+class TransferStatus:
+    """A transfer, as the journal has it.
+
+    :ivar file_id: its id
+    :ivar segments_received: number of the last recorded segment
+    :ivar bytes_received: bytes up to and with that segment
+    :ivar sha256: SHA-256 of those bytes as lower-case hex, worked out when it is first asked for;
+        ``None`` where telling it would mean to read them again (a worker without OpenSSL wrote
+        last)
+    :ivar created_at: when its first segment was recorded (UTC)
+    :ivar updated_at: when it was last worked on (UTC)
+    :ivar state: ``"receiving"``; ``"publishing"``: the last segment came and the file is about to
+        appear in the storage; ``"stored"``: finished, and not yet forgotten
+    """
+
+    file_id: str
+    segments_received: int
+    bytes_received: int
+    sha256: str | None
+    created_at: datetime
+    updated_at: datetime
+    state: str
+
+    def __getattr__(self, name: str) -> Any:
+        # Only where there is no such attribute (yet).
+        if name != "sha256" or "_hashed" not in self.__dict__:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        found = digest.digest_of(self.__dict__["_hashed"], self.bytes_received)
+        sha256 = found.hex() if found is not None else None
+        self.__dict__["sha256"] = sha256
+        return sha256
+
+    def __getstate__(self) -> dict[str, object]:
+        return {one.name: getattr(self, one.name) for one in fields(self)}
