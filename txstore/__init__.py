@@ -20,7 +20,7 @@ _HOMES = {
     "FileStoreResultProp": "constants",
     "FileStoreSegmentResult": "store",
     "HashType": "constants",
-    "TransferStatus": "status",
+    "TransferStatus": "protocol.status",
 }
 
 __all__ = [
@@ -34,7 +34,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in {"errors", *_HOMES.values()}:
+    if name in {"constants", "errors", "store"}:
         return import_module(f"{__name__}.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from txstore.protocol.constants import FileStoreProp, FileStoreResultProp
+from txstore.protocol.constants import FileStoreProp, FileStoreResultProp, HashType
 
-__all__ = ["FileStoreProp", "FileStoreResultProp"]
+__all__ = ["FileStoreProp", "FileStoreResultProp", "HashType"]

@@ -8,7 +8,7 @@ from crash.patches import Patch
 KEEPING = [
     Mutant(
         "an answered repeat is activity",
-        (Patch("Appender.repeat", "self._transfers.save(row, active, deadline)", "None"),),
+        (Patch("Appender.repeat", "self._transfers.save(row, active, call)", "None"),),
         ("tests/test_activity.py",),
     ),
     Mutant(
@@ -25,7 +25,7 @@ KEEPING = [
         "what is over goes before an error says that there is no space",
         (
             Patch(
-                "Engine._answer_with_room",
+                "LocalEngine._answer_with_room",
                 "self._housekeeping.make_room(request.file_id, deadline)",
                 "False",
             ),

@@ -11,15 +11,15 @@ PROMISED = [
         (
             Patch(
                 "Publisher.complete",
-                "if careful:\n    self._records.flush(deadline)",
-                "if self._keeps:\n    self._records.flush(deadline)",
+                "if careful:\n    self._records.flush(call)",
+                "if self._keeps:\n    self._records.flush(call)",
             ),
         ),
         ("tests/crash/test_promised_by_others.py",),
     ),
     Mutant(
         "flush of the journal before an orphan goes",
-        (Patch("Housekeeping._remove_orphan", "self._records.flush(deadline)", ""),),
+        (Patch("Housekeeping._remove_orphan", "self._records.flush(call)", ""),),
         ("tests/crash/test_promised_by_others.py",),
     ),
 ]

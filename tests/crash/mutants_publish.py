@@ -16,8 +16,8 @@ LIKE_NEW = [
         (
             Patch(
                 "Transfers.go_on_with_copy",
-                "self.save(row, taken, deadline)",
-                "self._staging.remove(row.staging); self.save(row, taken, deadline)",
+                "self.save(row, taken, call)",
+                "self._staging.remove(row.staging); self.save(row, taken, call)",
             ),
         ),
         ("tests/crash/test_take_over.py",),

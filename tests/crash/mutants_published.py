@@ -13,7 +13,7 @@ PUBLISHED = [
                 "Publisher._finish",
                 """\
                 if flushed:
-                    self._transfers.flush(row, staged.flush_all, at, deadline)""",
+                    self._transfers.flush(row, staged.flush_all, call)""",
                 "",
             ),
         ),
@@ -31,7 +31,7 @@ PUBLISHED = [
     ),
     Mutant(
         "the intent is durable before the rename",
-        (Patch("Publisher.carry_out", "self._records.flush(deadline)", ""),),
+        (Patch("Publisher.carry_out", "self._records.flush(call)", ""),),
         ("brief/segment",),
     ),
     Mutant(
@@ -71,7 +71,7 @@ PUBLISHED = [
                 "Publisher.complete",
                 """\
                 if careful:
-                    self._records.flush(deadline)""",
+                    self._records.flush(call)""",
                 "",
             ),
         ),
@@ -121,12 +121,12 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of the journal before a repeated final answer",
-        (Patch("Repeats._rests", "self._records.flush(deadline)", ""),),
+        (Patch("Repeats._rests", "self._records.flush(call)", ""),),
         ("brief repeats/segment",),
     ),
     Mutant(
         "a cancel makes durable what another dropped",
-        (Patch("Engine._cancel", "self._records.flush(deadline)", "pass"),),
+        (Patch("LocalEngine._cancel", "self._records.flush(call)", "pass"),),
         ("brief cancelled below/segment",),
     ),
     Mutant(
@@ -224,12 +224,12 @@ PUBLISHED = [
     ),
     Mutant(
         "a failed flush of a renamed file forgets its row",
-        (Patch("Publisher.complete", "self._records.delete(row, deadline)", "None"),),
+        (Patch("Publisher.complete", "self._records.delete(row, call)", "None"),),
         ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
         "a failed flush of a published file forgets its completion",
-        (Patch("Repeats._make_durable", "self._records.forget_completion(key, deadline)", "None"),),
+        (Patch("Repeats._make_durable", "self._records.forget_completion(key, call)", "None"),),
         ("tests/crash/test_failed_flushes.py",),
     ),
     Mutant(
@@ -248,7 +248,7 @@ PUBLISHED = [
         (
             Patch(
                 "Housekeeping._remove_orphan",
-                "held and self._records.by_staging(name, deadline) is None",
+                "held and self._records.by_staging(name, call) is None",
                 "held",
             ),
         ),

@@ -8,7 +8,7 @@ from crash.patches import Patch
 SERVICE = [
     Mutant(
         "limit of a file's size under the transfer's lock",
-        (Patch("Engine._decide", "self._limits.refusal(request, received)", "None"),),
+        (Patch("LocalEngine._decide", "self._limits.refusal(request, received)", "None"),),
         ("tests/test_limits.py",),
     ),
     Mutant(
@@ -18,7 +18,7 @@ SERVICE = [
     ),
     Mutant(
         "an expiry's look at its journal",
-        (Patch("Housekeeping._sweep", "self._records.verify(deadline)", "pass"),),
+        (Patch("Housekeeping._sweep", "self._records.verify(call)", "pass"),),
         ("tests/test_expiry_replaced.py",),
     ),
 ]

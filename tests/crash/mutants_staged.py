@@ -23,7 +23,7 @@ STAGED = [
                 "Appender.begin",
                 """\
                 if durable:
-                    self._records.flush(deadline)""",
+                    self._records.flush(call)""",
                 "",
             ),
         ),
@@ -34,7 +34,7 @@ STAGED = [
         (
             Patch(
                 "Appender._record_durably",
-                "self._transfers.flush(old, staged.flush, at, deadline)",
+                "self._transfers.flush(old, staged.flush, call)",
                 "",
             ),
         ),
@@ -42,7 +42,7 @@ STAGED = [
     ),
     Mutant(
         "flush of the journal after a later segment",
-        (Patch("Appender._record_durably", "self._records.flush(deadline)", ""),),
+        (Patch("Appender._record_durably", "self._records.flush(call)", ""),),
         ("brief below in between/segment", "brief mixed/segment"),
     ),
     Mutant(
@@ -63,8 +63,8 @@ STAGED = [
         (
             Patch(
                 "Appender.repeat",
-                "self._record_durably(row, row.touched(at), staged, at, deadline)",
-                "self._records.flush(deadline)",
+                "self._record_durably(row, row.touched(call.at), staged, call)",
+                "self._records.flush(call)",
             ),
         ),
         ("brief mixed/segment",),
@@ -76,7 +76,7 @@ STAGED = [
                 "Transfers.discard",
                 """\
                 if self._keeps:
-                    self._records.flush(deadline)""",
+                    self._records.flush(call)""",
                 "",
             ),
         ),
@@ -88,11 +88,11 @@ STAGED = [
             Patch(
                 "Transfers.drop",
                 """\
-                if not self._records.delete(row, deadline):
+                if not self._records.delete(row, call):
                     return False""",
                 """\
                 self._staging.remove(row.staging)
-                if not self._records.delete(row, deadline):
+                if not self._records.delete(row, call):
                     return False""",
             ),
         ),
@@ -115,9 +115,9 @@ STAGED = [
         "staged bytes are verified in another boot",
         (
             Patch(
-                "Recovery._look_up",
-                "staged.inode == row.inode and (untouched or row.durable)",
-                "staged.inode == row.inode",
+                "judge",
+                "durable or (same_boot and not copied)",
+                "True",
             ),
         ),
         ("one transfer/file", "one transfer/none"),
@@ -129,8 +129,12 @@ STAGED = [
                 "Recovery._verify",
                 """\
                 if not verified:
+                    if judge_unverified(facts) is Verdict.DAMAGED:
+                        raise StagingDamagedError(
+                            staged.path, row.file_id, "was replaced by another"
+                        )
                     staged.close()
-                    return self._go_back(row, at, deadline)""",
+                    return self._go_back(row, call)""",
                 "",
             ),
         ),
@@ -162,8 +166,8 @@ STAGED = [
             Patch(
                 "Intents.settle_place",
                 """\
-                for row in self._records.by_place(place_bytes(place), deadline):
-                    self._settle_held(row, at, deadline)""",
+                for row in self._records.by_place(place_bytes(place), call):
+                    self._settle_held(row, call)""",
                 "return",
             ),
         ),
@@ -243,11 +247,11 @@ STAGED = [
                 "Recovery._go_back",
                 """\
                 if fits:
-                    self._transfers.save(row, back, deadline)""",
+                    self._transfers.save(row, back, call)""",
                 """\
                 fits = True
                 if fits:
-                    self._transfers.save(row, back, deadline)""",
+                    self._transfers.save(row, back, call)""",
             ),
         ),
         ("tests/crash/test_going_back.py",),
@@ -286,7 +290,7 @@ STAGED = [
         (
             Patch(
                 "Intents._make_fit",
-                "self._transfers.flush(row, staged.flush_all, at, deadline)",
+                "self._transfers.flush(row, staged.flush_all, call)",
                 "staged.flush_all()",
             ),
         ),
@@ -296,8 +300,8 @@ STAGED = [
         "what is copied is verified where others staged it",
         (
             Patch(
-                "Recovery._look_up",
-                "same_boot and (staged.writable or not row.is_verifiable)",
+                "judge",
+                "same_boot and not copied",
                 "same_boot",
             ),
         ),
@@ -318,7 +322,7 @@ STAGED = [
     ),
     Mutant(
         "a copy is recorded durably before the original goes",
-        (Patch("Transfers.go_on_with_copy", "self._records.flush(deadline)", "pass"),),
+        (Patch("Transfers.go_on_with_copy", "self._records.flush(call)", "pass"),),
         ("tests/crash/test_take_over.py",),
     ),
 ]

@@ -160,7 +160,7 @@ class HoldingBack(Disk):
 def test_a_manager_that_is_closed_without_the_journal_lock_takes_no_commit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("txstore.journal.engine._CLOSE_TIMEOUT", 0.0)
+    monkeypatch.setattr("txstore.local.journal.journal._CLOSE_TIMEOUT", 0.0)
     disk = HoldingBack()
     holder = Disk()
     with FileStoreManager(tmp_path) as second:

@@ -1,9 +1,8 @@
 """From what a crash left of a transfer to what can be built on; safe to interrupt at any point.
 
 Nothing here runs only at open: whoever takes up a transfer settles what a dead or failed worker
-left of it.  A staged byte is trusted if this boot wrote it, or if it was flushed.  Otherwise a
-power loss can have touched it, and it is verified against the running hash before anything is
-built on it; what does not verify is given up back to the last durable point.
+left of it.  Which staged bytes are trusted is said in ``trust``; what is read and does not have the
+recorded hash is given up, back to the last durable point.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import os
 
 from txstore import digest
 from txstore.digest import Hasher
-from txstore.errors import (
-    StagingDamagedError,
-)
+from txstore.errors import StagingDamagedError
 from txstore.local.call import Call
 from txstore.local.files.home import Home
 from txstore.local.files.staged import StagedFile
@@ -24,6 +21,7 @@ from txstore.local.intents import Intents
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Transfer
 from txstore.local.transfers import Transfers
+from txstore.local.trust import Facts, Found, Verdict, judge, judge_unverified
 from txstore.protocol.request import FileClaim
 
 logger = logging.getLogger(__name__)
@@ -83,21 +81,36 @@ class Recovery:
             row = self._records.find(file_id, call)
         if row is None:
             return None
-        same_boot = self._home.is_this_boot(row.written_boot)
         try:
             staged = self._staging.open(row)
         except StagingDamagedError:
-            # A device that was lost and is mounted again, in the same boot, does not have the bytes
-            # whose flush failed.
-            lost = row.doubted and self._staging.has(row.staging, row.durable_offset)
-            if same_boot and not lost:
+            if judge(self._facts(row, None)) is Verdict.DAMAGED:
                 raise
             return self._go_back(row, call)
-        # What has to be copied is flushed as ours from then on: verified before, as in `make_own`.
-        untouched = same_boot and (staged.writable or not row.is_verifiable)
-        if staged.inode == row.inode and (untouched or row.durable):
+        facts = self._facts(row, staged)
+        if judge(facts) is Verdict.TRUST:
             return row, staged
-        return self._verify(row, staged, same_boot, call)
+        return self._verify(row, staged, facts, call)
+
+    def _facts(self, row: Transfer, staged: StagedFile | None) -> Facts:
+        """What is known of a transfer's bytes.
+
+        :param staged: its staging file, where one has all of them
+        """
+        if staged is not None:
+            found = Found.SAME if staged.inode == row.inode else Found.ANOTHER
+        elif self._staging.has(row.staging, row.durable_offset):
+            found = Found.OLDER
+        else:
+            found = Found.NOTHING
+        return Facts(
+            found,
+            same_boot=self._home.is_this_boot(row.written_boot),
+            durable=row.durable,
+            doubted=bool(row.doubted),
+            # Flushed as ours from then on: verified before, as in `make_own`.
+            copied=staged is not None and not staged.writable and row.is_verifiable,
+        )
 
     def make_own(
         self, row: Transfer, staged: StagedFile, call: Call
@@ -142,12 +155,12 @@ class Recovery:
         return self._transfers.go_on_with_copy(row, staged, copy, call), copy
 
     def _verify(
-        self, row: Transfer, staged: StagedFile, same_boot: bool, call: Call
+        self, row: Transfer, staged: StagedFile, facts: Facts, call: Call
     ) -> tuple[Transfer, StagedFile] | None:
         """Read what a power loss may have touched, and build on it only if it is what was
         recorded."""
-        moved = staged.inode != row.inode  # a restored backup, or somebody else's file
-        hasher = digest.new() if moved else _before(row)
+        whole = judge(facts) is Verdict.VERIFY_WHOLE
+        hasher = digest.new() if whole else _before(row)
         recorded = digest.digest_of(row.state, row.offset)
         try:
             verified = (
@@ -155,9 +168,9 @@ class Recovery:
                 and recorded is not None
                 and hasher.digest() == recorded
             )
-            if not verified and moved and same_boot:
-                raise StagingDamagedError(staged.path, row.file_id, "was replaced by another")
             if not verified:
+                if judge_unverified(facts) is Verdict.DAMAGED:
+                    raise StagingDamagedError(staged.path, row.file_id, "was replaced by another")
                 staged.close()
                 return self._go_back(row, call)
             fit = row.touched(call.at).in_file(staged.inode)

@@ -48,7 +48,7 @@ def _is_of_the_living(record: logging.LogRecord) -> bool:
 
 
 # What is left in memory of a dead manager is closed when it is collected, and would complain.
-logging.getLogger("txstore.journal.engine").addFilter(_is_of_the_living)
+logging.getLogger("txstore.local.journal.journal").addFilter(_is_of_the_living)
 
 
 class FaultyDisk(Disk):

@@ -429,7 +429,7 @@ def _statements(text: str) -> Iterator[str]:
 
 def migrations_folder() -> Path:
     """Where the Alembic scripts are: inside an installed package, or beside it in a checkout."""
-    package = Path(__file__).parent.parent
+    package = Path(__file__).parent.parent.parent  # the package
     for folder in (package / "migrations", package.parent / "migrations"):
         if (folder / "env.py").is_file():
             return folder
