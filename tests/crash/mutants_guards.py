@@ -18,7 +18,7 @@ GUARDS = [
     ),
     Mutant(
         "in a child, all that was inherited is forgotten",
-        (Patch("_in_child", "one.forget()", "pass"),),
+        (Patch("_in_child", "one.disown()", "pass"),),
         _STRANGE,
     ),
     Mutant(

@@ -17,7 +17,7 @@ class Nobodys(TransferLock):
     def release(self):
         pass
 
-    def verify(self):
+    def check_in_place(self):
         pass
 
 """

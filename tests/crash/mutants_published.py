@@ -121,7 +121,7 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of the journal before a repeated final answer",
-        (Patch("Repeats._rests", "self._records.flush(call)", ""),),
+        (Patch("Repeats._secure", "self._records.flush(call)", ""),),
         ("brief repeats/segment",),
     ),
     Mutant(

@@ -13,12 +13,12 @@ SERVICE = [
     ),
     Mutant(
         "an expiry's look at its storage dir",
-        (Patch("Housekeeping._expire", "self._home.verify_storage()", "pass"),),
+        (Patch("Housekeeping._expire", "self._home.check_storage_in_place()", "pass"),),
         ("tests/test_expiry_replaced.py",),
     ),
     Mutant(
         "an expiry's look at its journal",
-        (Patch("Housekeeping._sweep", "self._records.verify(call)", "pass"),),
+        (Patch("Housekeeping._sweep", "self._records.check_in_place(call)", "pass"),),
         ("tests/test_expiry_replaced.py",),
     ),
 ]

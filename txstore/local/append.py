@@ -76,7 +76,7 @@ class Appender:
                     staged.flush()
                     self._staging.flush_folder(staged.name)
                     row = row.made_durable()
-                self._staging.verify(staged)
+                self._staging.check_in_place(staged)
             except BaseException:
                 self._staging.remove(staged.name)
                 raise
@@ -116,7 +116,7 @@ class Appender:
             if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
                 staged.start_flush()
         new = row.advanced(size, hasher.save(), call.at)
-        self._staging.verify(staged)
+        self._staging.check_in_place(staged)
         if not durably:
             self._transfers.save(row, new, call)
             staged.row = new
@@ -133,7 +133,7 @@ class Appender:
 
     def repeat(self, row: Transfer, staged: StagedFile, call: Call) -> None:
         """The last recorded segment again: its answer was lost, or is asked for a second time."""
-        self._staging.verify(staged)
+        self._staging.check_in_place(staged)
         # Who recorded it may have died before its flush, or have had a lower level.
         if not row.durable and (self._level.keeps_segments or self._is_too_much(row, 0)):
             self._record_durably(row, row.touched(call.at), staged, call)
@@ -152,7 +152,7 @@ class Appender:
         if row.durable and self._level.keeps_files:
             self._records.flush(call)
         else:
-            self._records.verify(call)
+            self._records.check_in_place(call)
 
     def _record_durably(self, old: Transfer, new: Transfer, staged: StagedFile, call: Call) -> None:
         """Flush the staged bytes, then record the row, then flush that: never the row first."""

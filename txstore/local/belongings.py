@@ -1,4 +1,4 @@
-"""What an engine has open: let go of once, and forgotten where it is not ours any more."""
+"""What an engine has open: let go of once, and disowned where it is not ours any more."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ class Belongings:
     """What an engine has open, and in which process: let go of once, by whoever is first.
 
     In another process, or after somebody closed all descriptors, nothing of it may be used, closed
-    or unlocked as if it were ours: then it is forgotten.
+    or unlocked as if it were ours: then it is disowned.
     """
 
     def __init__(self) -> None:
         self._process = forks.here()
         self._closing = ExitStack()
-        self._parts: list[forks.Forgetful] = []
+        self._parts: list[forks.Disownable] = []
         self._checks: list[Callable[[], bool]] = []
         self._over = False
         _all.add(self)
 
-    def keep(self, part: forks.Forgetful, close: Callable[[], None]) -> None:
-        """Have a part closed at the end, or forgotten."""
+    def keep(self, part: forks.Disownable, close: Callable[[], None]) -> None:
+        """Have a part closed at the end, or disowned."""
         self._closing.callback(close)
         self._parts.append(part)
 
@@ -48,23 +48,23 @@ class Belongings:
             self._over = True
             self._closing.close()
         else:
-            self.forget()
+            self.disown()
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of everything without disturbing whose it is now."""
         self._over = True
         if forks.is_here(self._process):  # in a forked child that is done for all at once
             while self._parts:
-                self._parts.pop().forget()
+                self._parts.pop().disown()
 
 
 #: Of all engines of this process.
 _all: weakref.WeakSet[Belongings] = weakref.WeakSet()
 
 
-def forget_lost() -> None:
-    """Before descriptors are opened: forget all that were closed, since what is opened now gets
+def disown_lost() -> None:
+    """Before descriptors are opened: disown all that were closed, since what is opened now gets
     their numbers."""
     for one in list(_all):
         if not one.are_ours():
-            one.forget()
+            one.disown()

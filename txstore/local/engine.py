@@ -21,7 +21,7 @@ from txstore.deadline import Deadline
 from txstore.limits import Limits
 from txstore.local import status
 from txstore.local.append import Appender
-from txstore.local.belongings import Belongings, forget_lost
+from txstore.local.belongings import Belongings, disown_lost
 from txstore.local.call import Call
 from txstore.local.files.disk import Disk
 from txstore.local.files.home import Home
@@ -74,7 +74,7 @@ class LocalEngine:
 
     def __init__(self, options: Options) -> None:
         forks.here()
-        forget_lost()
+        disown_lost()
         self._level = level = options.level
         self._limits = options.limits
         self._belongings = belongings = Belongings()
@@ -93,7 +93,7 @@ class LocalEngine:
             self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode)
             belongings.keep(locks, locks.close)
             # Before any is held: a child of another thread must not keep it.
-            forks.forget(home, locks)
+            forks.disown_in_children(home, locks)
             self._records = records = open_records(home, locks.journal, options.lock_timeout)
             belongings.keep(records.journal, records.abandon)
             locks.make_file()
@@ -123,7 +123,7 @@ class LocalEngine:
                 options.keep_completed,
             )
             belongings.keep(keeping, keeping.close)
-            forks.forget(staging, publisher, keeping)
+            forks.disown_in_children(staging, publisher, keeping)
             failed.pop_all()
         # A manager that is dropped without `close` must not leak its descriptors.
         self._release = weakref.finalize(self, belongings.let_go)
@@ -186,7 +186,7 @@ class LocalEngine:
                 lock.begin_turn()
             call = Call(deadline, self._home.now(), lock.turn)
             answer = (self._cancel if request.cancel else self._take)(request, call)
-            lock.verify()
+            lock.check_in_place()
         return answer
 
     def _take(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
@@ -204,7 +204,7 @@ class LocalEngine:
             return self._carry_out(request, None, call)
         row, staged = found
         if request.store is not None and request.number == row.segments + 1:
-            row, staged = self._recovery.take_over(row, staged, call)
+            row, staged = self._recovery.make_publishable(row, staged, call)
         with self._staging.lent(staged):
             return self._carry_out(request, (row, staged), call)
 
@@ -265,7 +265,7 @@ class LocalEngine:
                 known = replace(known, content=_content(request, found))
             else:
                 assert request.store is not None
-                answered = self._repeats.answers(request, request.store, call)
+                answered = self._repeats.secure(request, request.store, call)
                 known = replace(known, answered=answered)
         return step
 
@@ -286,7 +286,7 @@ class LocalEngine:
         with self._locks.name(place_bytes(place), call) as lock:
             self._intents.settle_place(place, call)
             yield place
-            lock.verify()
+            lock.check_in_place()
 
     def _cancel(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
         if self._level.keeps_files:
@@ -305,7 +305,7 @@ class LocalEngine:
             # There is nothing to drop (any more), but who dropped it may not have flushed.
             self._records.flush(call)
         else:
-            self._records.verify(call)
+            self._records.check_in_place(call)
         return FileStoreSegmentResult(request.file_id, segments, FileStoreResultProp.CANCEL)
 
     # --- looking, and ends -------------------------------------------------------------------

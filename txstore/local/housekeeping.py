@@ -92,7 +92,7 @@ class Housekeeping:
 
     def _slice(self, file_id: str, call: Call, *, whole: bool) -> None:
         # What a replaced journal does not know is no orphan.
-        self._records.verify(call)
+        self._records.check_in_place(call)
         seen = self._records.boot_seen(call.at, call)
         over = clock.cutoff(self._expire_after, call.at, seen)
         found, self._after = self._records.overdue(
@@ -143,7 +143,7 @@ class Housekeeping:
 
     def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
         # An idle service learns here, and in the sweep, that its store is another.
-        self._home.verify_storage()
+        self._home.check_storage_in_place()
         call = Call(deadline, self._home.now())
         seen = self._records.boot_seen(call.at, call)
         over, after = clock.cutoff(self._expire_after, call.at, seen), 0
@@ -240,7 +240,7 @@ class Housekeeping:
 
     def _sweep(self, call: Call) -> None:
         """Look at all staging files."""
-        self._records.verify(call)  # what a replaced journal does not know is no orphan
+        self._records.check_in_place(call)  # what a replaced journal does not know is no orphan
         names = list(self._staging.names())
         known = self._records.stagings(call)
         for name in names:
@@ -278,7 +278,7 @@ class Housekeeping:
         threads.let_go(self._busy)
         threads.let_go(self._making_room)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of a listing of another process, or whose descriptor was closed: its number may be
         another file's by now, so it is never closed."""
         never_collect(self._names)

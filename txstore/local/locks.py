@@ -54,7 +54,7 @@ class Lock:
     """One thread lock and one byte of the lock file, which is opened at first use and kept open.
 
     A forked child's copy of the descriptor shares the parent's lock: unlocking it would free the
-    parent's, and keeping it open holds the lock beyond the parent's death (``forget``).
+    parent's, and keeping it open holds the lock beyond the parent's death (``disown``).
 
     :ivar name: which lock it is, for messages to people
     :ivar on_replaced: called where the lock file was found to be another one
@@ -92,7 +92,7 @@ class Lock:
                 self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
                 pause = min(pause * 2, _LONGEST_PAUSE)
             try:
-                self.verify()
+                self.check_in_place()
                 self._taken(fd)
             except ReplacedError:
                 self._drop()
@@ -126,7 +126,7 @@ class Lock:
         """``with``: hold the lock; what ``acquire`` raises."""
         return _Held(self, deadline)
 
-    def verify(self) -> None:
+    def check_in_place(self) -> None:
         """Check, while holding the lock, that its path still leads to the locked file.
 
         :raises ReplacedError: it does not, so others may hold "the same" lock
@@ -148,7 +148,7 @@ class Lock:
                     self._disk.unlock(self._fd, self._byte)
             threads.let_go(self._mutex)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Close an inherited descriptor; one that was closed already may be another file's now."""
         fd, self._fd = self._fd, None
         if fd is not None:
@@ -264,7 +264,7 @@ class _Held(Generic[_L]):
 
 
 class Locks:
-    """All locks of one manager.  Thread-safe; ``forget`` in a forked child."""
+    """All locks of one manager.  Thread-safe; ``disown`` in a forked child."""
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
         where = disk, folder, folder_fd
@@ -310,9 +310,9 @@ class Locks:
         for lock in self._all():
             lock.let_go()
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         for lock in self._all():
-            lock.forget()
+            lock.disown()
 
     def close(self) -> None:
         for lock in self._all():

@@ -49,7 +49,7 @@ _Flushed = tuple[int, int, str, int, int]
 
 
 class Publisher:
-    """Publishes for one manager.  Thread-safe; ``forget`` in a forked child.
+    """Publishes for one manager.  Thread-safe; ``disown`` in a forked child.
 
     The caller holds the name lock of the place, and has settled what it found there.
     """
@@ -75,7 +75,7 @@ class Publisher:
         :raises NameRefusedError: nowhere in the storage
         :raises ReplacedError: the storage dir was replaced
         """
-        self._home.verify_storage()
+        self._home.check_storage_in_place()
         return self._places.resolve(claim.path, name=claim.name, file_id=file_id)
 
     # --- a file of one segment ---------------------------------------------------------------
@@ -208,7 +208,7 @@ class Publisher:
             publish_flushed=int(flushed),
             publish_over=self.standing(place, parents),
         )
-        self._staging.verify(staged)
+        self._staging.check_in_place(staged)
         self._transfers.save(row, intent, call)
         self.carry_out(intent, place, parents, call)
 
@@ -497,7 +497,7 @@ class Publisher:
         """After a call of this thread was cut off."""
         threads.let_go(self._mutex)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""
         while self._flushed:
             key, fd = self._flushed.popitem()

@@ -136,7 +136,7 @@ class Recovery:
         staged.close()
         return self._go_back(row, call)
 
-    def take_over(
+    def make_publishable(
         self, row: Transfer, staged: StagedFile, call: Call
     ) -> tuple[Transfer, StagedFile]:
         """Before a file is published: copy it where another user staged it, since only the owner

@@ -23,23 +23,31 @@ class Repeats:
         self._home, self._records, self._publisher = home, records, publisher
         self._keeps = durability.keeps_files
 
-    def answers(self, request: SegmentRequest, claim: FileClaim, call: Call) -> bool:
-        """Whether a last message was carried out before.  If so, all that the answer rests on is
-        durable on return, as the level says.  The transfer's lock is held."""
+    def secure(self, request: SegmentRequest, claim: FileClaim, call: Call) -> bool:
+        """Make durable, as the level says, what the answer to a repeated last message rests on.
+        The transfer's lock is held.
+
+        :return: ``False``: it repeats none that was carried out, or what it rests on is lost
+        """
+        last = hashlib.sha256(request.payload).digest()
+        for key, done in self._candidates(request, claim, call):
+            if done.last == last and self._secure(key, done, call):
+                return True
+        return False
+
+    def _candidates(
+        self, request: SegmentRequest, claim: FileClaim, call: Call
+    ) -> list[tuple[int, Completion]]:
+        """Completions that a message may repeat, latest first."""
         wanted = (request.number, os.fsencode(claim.path), claim.size, claim.sha256)
-        candidates = [
+        found = [
             (key, done)
             for key, done in self._records.completions(request.file_id, call)
             if wanted == (done.segments, done.path, done.size, done.sha256)
         ]
-        if not candidates:
-            return False
-        if request.number == 1:
-            # It may have been stored again since: of equal ones only the latest tells whether its
-            # file is as it was published.
-            del candidates[1:]
-        last = hashlib.sha256(request.payload).digest()
-        return any(done.last == last and self._rests(key, done, call) for key, done in candidates)
+        # A file of one segment may have been stored again since: of equal ones only the latest
+        # tells whether its file is as it was published.
+        return found[:1] if request.number == 1 else found
 
     def is_known(self, done: Completion) -> bool:
         """Whether a power loss has not taken the file, as far as can be told."""
@@ -56,8 +64,8 @@ class Repeats:
             return False
         return not self._keeps or self.is_known(latest[1])
 
-    def _rests(self, key: int, done: Completion, call: Call) -> bool:
-        """Whether a completion may be answered from, now that what it rests on is made durable."""
+    def _secure(self, key: int, done: Completion, call: Call) -> bool:
+        """Make durable what an answer from a completion rests on; ``False``: that is lost."""
         basis = (key, done)
         if not self._publisher.still_there(done):
             latest = self._records.latest_at(done.place, call)
@@ -68,7 +76,7 @@ class Repeats:
                 # asked for again; unless they were never flushed and a power loss took them.
                 return False
         if not self._keeps:
-            self._records.verify(call)
+            self._records.check_in_place(call)
             return True
         if not self._make_durable(*basis, call) and (
             # What replaced it may be lost (level "none"); its own answer was promised all the same.

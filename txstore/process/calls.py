@@ -20,8 +20,8 @@ class Calls(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self.forget()
-        forks.forget(self)
+        self.disown()
+        forks.disown_in_children(self)
 
     def current(self) -> T | None:
         """What a call uses that this thread is in already; for ``leave``."""
@@ -59,7 +59,7 @@ class Calls(Generic[T]):
         threads.let_go(self._lock)
         threads.let_go(self.opening)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """In a forked child: the threads whose calls are in flight do not live here."""
         self._inside: dict[int, T] = {}  # by thread
         self._lock = threads.new_lock()

@@ -19,13 +19,13 @@ from contextlib import ExitStack
 from typing import Protocol
 
 
-class Forgetful(Protocol):
+class Disownable(Protocol):
     """What a child lets go of without disturbing its parent: nothing of it is used again."""
 
-    def forget(self) -> None: ...
+    def disown(self) -> None: ...
 
 
-class Connected(Forgetful, Protocol):
+class Connected(Disownable, Protocol):
     """What has to let go before a fork, and keeps others from taking it up again until after."""
 
     def before_fork(self) -> None: ...
@@ -69,7 +69,7 @@ class _Gate:
 opening = _Gate()
 
 _connected: weakref.WeakSet[Connected] = weakref.WeakSet()
-_forgetful: weakref.WeakSet[Forgetful] = weakref.WeakSet()
+_disownable: weakref.WeakSet[Disownable] = weakref.WeakSet()
 _stopped: list[Connected] = []
 
 _recognising: dict[int, threading.Lock] = {}
@@ -98,11 +98,11 @@ def let_go(one: Connected) -> None:
         _connected.add(one)
 
 
-def forget(*several: Forgetful) -> None:
+def disown_in_children(*several: Disownable) -> None:
     """Have each told in every forked child, for as long as it lives."""
     with opening:
         for one in several:
-            _forgetful.add(one)
+            _disownable.add(one)
 
 
 def _before() -> None:
@@ -129,8 +129,8 @@ def _in_child() -> None:
     opening.lock = threading.RLock()
     _stopped.clear()
     # All of them, before anything is opened anew: SQLite keeps one table of locks for a file.
-    for one in [*_connected, *_forgetful]:
-        one.forget()
+    for one in [*_connected, *_disownable]:
+        one.disown()
     _connected.clear()  # the locks of what is never used again are nobody's to wait for
     _Known.process = Process()
 

@@ -251,17 +251,17 @@ class Home:
             found.append(self.disk.stat(HIDDEN, dir_fd=self.storage))
         return frozenset((one.st_dev, one.st_ino) for one in found)
 
-    def verify_storage(self) -> None:
+    def check_storage_in_place(self) -> None:
         """:raises ReplacedError: the storage dir's path no longer leads to the opened folder"""
-        self._verify(self.storage_dir, self.storage, "storage dir", follow=True)
+        self._check_in_place(self.storage_dir, self.storage, "storage dir", follow=True)
 
-    def verify_staging(self, name: str) -> None:
+    def check_staging_in_place(self, name: str) -> None:
         """:raises ReplacedError: the path of a staging folder no longer leads to the opened one"""
-        self._verify(
+        self._check_in_place(
             self._staging_folder_path(name[0]), self.staging_folder(name), "staging folder"
         )
 
-    def _verify(self, path: str, fd: int, what: str, *, follow: bool = False) -> None:
+    def _check_in_place(self, path: str, fd: int, what: str, *, follow: bool = False) -> None:
         opened = self.disk.fstat(fd)
         try:
             found = self.disk.stat(path, follow=follow)
@@ -338,7 +338,7 @@ class Home:
         number: who closes descriptors that he does not know begins there."""
         return leads_to(self.disk, self.storage, self._inodes.get(self.storage))
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""
         for fds in (self._fds, self._locked):
             while fds:

@@ -40,7 +40,7 @@ class StagedFile:
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
         of them failed.  Others' bytes must not be flushed as they are: if their flush failed, the
         kernel may hold them for clean, and ours would succeed without them
-    :ivar verified: version of its folder in which its path was last seen to lead to it
+    :ivar seen_in_place: version of its folder in which its path was last seen to lead to it
     :ivar row: the transfer's row as it was last recorded here; ``own_from`` is right for that one
     :ivar turn: the turn of the transfer's lock in which the file was last used
     """
@@ -60,7 +60,7 @@ class StagedFile:
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
-        self.verified: tuple[int, int, int] | None = None
+        self.seen_in_place: tuple[int, int, int] | None = None
         self._zeros_end = 0
         self.row: Transfer | None = None
         self.turn = 0
@@ -175,7 +175,7 @@ class StagedFile:
         self.hasher, self.setbacks = hasher, row.setbacks
         return hasher
 
-    def taken_over(self, row: Transfer) -> None:
+    def count_as_others(self, row: Transfer) -> None:
         """All that is recorded now is others'."""
         self.own_from, self._zeros_end = row.offset, 0
 
@@ -185,7 +185,7 @@ class StagedFile:
         if fd >= 0:
             self._disk.close(fd)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Close the descriptor if it is this file's still."""
         fd, self.fd = self.fd, -1
         close_ours(self._disk, fd, self._opened)

@@ -40,7 +40,7 @@ def _new_name(letter: str, file_id: str) -> str:
 
 
 class Staging:
-    """The staging folders of one manager.  Thread-safe; ``forget`` in a forked child."""
+    """The staging folders of one manager.  Thread-safe; ``disown`` in a forked child."""
 
     def __init__(self, home: Home) -> None:
         self._home, self._disk = home, home.disk
@@ -132,7 +132,7 @@ class Staging:
             if idle.name == row.staging and idle.inode == found.st_ino and alone:
                 idle.size = found.st_size
                 if idle.row is None or idle.row.change != row.change:
-                    idle.taken_over(row)  # another worker went on meanwhile
+                    idle.count_as_others(row)  # another worker went on meanwhile
                 idle.row = None
                 return idle
             idle.close()
@@ -146,22 +146,22 @@ class Staging:
             fd = self._disk.open(row.staging, dir_fd=folder, write=False)
         staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
         staged.writable = alone
-        staged.taken_over(row)
+        staged.count_as_others(row)
         return staged
 
     def _find(self, row: Transfer, path: str) -> os.stat_result:
         try:
             found = self._disk.stat(path)
         except (FileNotFoundError, NotADirectoryError):
-            self._home.verify_staging(row.staging)
+            self._home.check_staging_in_place(row.staging)
             raise StagingDamagedError(path, row.file_id, "is missing") from None
         if found.st_ino != row.inode:
-            self._home.verify_staging(row.staging)
+            self._home.check_staging_in_place(row.staging)
         if found.st_size < row.offset:
             raise StagingDamagedError(path, row.file_id, "is shorter than the journal says")
         return found
 
-    def verify(self, staged: StagedFile) -> None:
+    def check_in_place(self, staged: StagedFile) -> None:
         """Check, before something is recorded of a file, that others find the same one: by its
         whole path, so that a folder which was moved or replaced is noticed too.
 
@@ -169,16 +169,16 @@ class Staging:
         :raises StagingDamagedError: the file is another, or gone
         """
         version = version_of(self._disk, staged.folder)
-        if version is not None and version == staged.verified:
+        if version is not None and version == staged.seen_in_place:
             return
         try:
             same = self._disk.stat(staged.path).st_ino == staged.inode
         except (FileNotFoundError, NotADirectoryError):
             same = False
         if not same:
-            self._home.verify_staging(staged.name)
+            self._home.check_staging_in_place(staged.name)
             raise StagingDamagedError(staged.path, staged.file_id, "was removed or replaced")
-        staged.verified = version
+        staged.seen_in_place = version
 
     @contextmanager
     def lent(self, staged: StagedFile) -> Iterator[StagedFile]:
@@ -271,7 +271,7 @@ class Staging:
         """After a call of this thread was cut off."""
         threads.let_go(self._mutex)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of files that another process opened, or that were closed by their numbers."""
         while self._idle:
-            self._idle.popitem()[1].forget()
+            self._idle.popitem()[1].disown()

@@ -137,9 +137,9 @@ class Connection:
         """Called in every write transaction: a newer worker may have upgraded the journal."""
         check_version(self._path, SELECT_VERSION.run(connection, {}).fetchall())
 
-    def verify(self) -> None:
+    def check_in_place(self) -> None:
         """:raises ReplacedError: the journal's paths do not lead to the open files any more"""
-        self._files.verify()
+        self._files.check_in_place()
 
     def close(self, *, locked: bool = True) -> None:
         """Close the connection, if any; the last of all checkpoints, and removes the WAL, if that
@@ -153,7 +153,7 @@ class Connection:
             return
         if locked:
             try:
-                self._files.verify_removable()
+                self._files.check_removable()
                 self.settle_wal()
                 settled = True
             except OSError as error:
@@ -191,14 +191,14 @@ class Connection:
             leads_to(self._disk, fd, shm) for fd, inode in self._descriptors if inode == shm
         )
 
-    def forget(self, *, idle: bool) -> None:
+    def disown(self, *, idle: bool) -> None:
         """Let go of a connection that another process opened, or whose descriptors were closed.
 
         :param idle: whether it is known that nobody is inside SQLite
         """
         connection, wal = self.sqlite, self.wal
         if wal is not None:
-            wal.forget()
+            wal.disown()
         if connection is not None and not (idle and put_away(connection, self._descriptors)):
             give_up(self._files.opened[""])
         self._index.abandon()
@@ -252,7 +252,7 @@ class Connection:
             self.wal.proven = False
         # A journal that was moved away looks read-only to SQLite.
         try:
-            self._files.verify_one()
+            self._files.check_one_in_place()
         except ReplacedError as reason:
             return reason
         if "no such" in str(error) and self.sqlite is not None:

@@ -52,16 +52,16 @@ class OpenFiles:
         self._inodes = {"": journal, "-shm": shm, "-wal": wal}
         self._version = None
 
-    def verify(self) -> None:
+    def check_in_place(self) -> None:
         """:raises ReplacedError: a path does not lead to the open file any more"""
         version = version_of(self._disk, self._folder)
         if version is not None and version == self._version:
             return
         for suffix in self._inodes:
-            self.verify_one(suffix)
+            self.check_one_in_place(suffix)
         self._version = version
 
-    def verify_removable(self) -> None:
+    def check_removable(self) -> None:
         """Check, before SQLite removes the WAL, that its path leads to no other one: of somebody
         who found this journal gone.
 
@@ -75,7 +75,7 @@ class OpenFiles:
             if (found.st_dev, found.st_ino) != self._inodes.get(suffix):
                 raise ReplacedError(self._path + suffix, "journal")
 
-    def verify_one(self, suffix: str = "") -> None:
-        """As ``verify``, of one of them, if it was opened."""
+    def check_one_in_place(self, suffix: str = "") -> None:
+        """As ``check_in_place``, of one of them, if it was opened."""
         if suffix in self._inodes and self.inode(suffix) != self._inodes[suffix]:
             raise ReplacedError(self._path + suffix, "journal")

@@ -121,7 +121,7 @@ class Journal:
             with self._translated:
                 connection = self._connection.open(deadline)
                 # By an index that is not the others' it would be written over their commits.
-                self._connection.verify()
+                self._connection.check_in_place()
                 wal = self._connection.wal
                 if wal is not None and not wal.extended:
                     wal.extend()
@@ -138,8 +138,8 @@ class Journal:
             # one rolls back what was not committed.
             self._connection.close()
             raise
-        self._connection.verify()
-        self._lock.verify()  # or somebody else may have held "the same" lock
+        self._connection.check_in_place()
+        self._lock.check_in_place()  # or somebody else may have held "the same" lock
         assert wal is not None
         size = self._disk.size(wal.fd)
         if size % RESERVE:
@@ -158,14 +158,14 @@ class Journal:
         connection.execute("COMMIT")
         return True
 
-    def verify(self, deadline: Deadline) -> None:
+    def check_in_place(self, deadline: Deadline) -> None:
         """Check, before an answer that wrote nothing, that what was read is still the journal.
 
         :raises ReplacedError: it is not
         """
         with _Using(self, deadline), self._translated:
             self._connection.open(deadline)  # a fork in another thread may have closed it since
-            self._connection.verify()
+            self._connection.check_in_place()
 
     def flush(self, deadline: Deadline) -> None:
         """Make durable all that was committed before, by whomever.
@@ -178,7 +178,7 @@ class Journal:
             with _Using(self, deadline):
                 with self._translated:
                     self._connection.open(deadline)
-                self._connection.verify()
+                self._connection.check_in_place()
                 wal = self._connection.wal
                 assert wal is not None
                 if not wal.proven:
@@ -298,10 +298,10 @@ class Journal:
             finally:
                 threads.let_go(self.mutex)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of what another process opened, or what was closed by its descriptors' numbers."""
         idle = threads.acquire(self.mutex, 0)
-        self._connection.forget(idle=idle)
+        self._connection.disown(idle=idle)
         if idle:
             self.mutex.release()
 

@@ -167,9 +167,9 @@ class Records:
         """Make all that was recorded durable."""
         self.journal.flush(deadline)
 
-    def verify(self, deadline: Deadline) -> None:
+    def check_in_place(self, deadline: Deadline) -> None:
         """Check, before an answer that records nothing, that the journal is still in place."""
-        self.journal.verify(deadline)
+        self.journal.check_in_place(deadline)
 
     # --- transfers ---------------------------------------------------------------------------
 

@@ -139,7 +139,7 @@ class WalFile:
             self.proven = False
             threads.let_go(self._flushing)
 
-    def forget(self) -> None:
+    def disown(self) -> None:
         """Let go of a descriptor that another process opened, or that was closed by its number."""
         fd, self.fd = self.fd, -1
         if fd >= 0:
