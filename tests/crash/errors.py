@@ -174,6 +174,8 @@ class _Faulty:
         except OSError as error:
             if error.errno is None and not isinstance(error, TimeoutError):
                 raise broken(6, f"{type(error).__name__} has no errno: {error}") from error
+        except TxStoreError as error:
+            raise broken(6, f"refused after a fault in an earlier step: {error!r}") from error
         assert one is not None
         self.failed_at = self.failed_at or len(self.disk.log)
         if one.forever:

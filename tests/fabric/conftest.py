@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from dxl_broker import DxlBroker
 from fabric_broker import (
+    AS_IN_A_TERMINAL,
     PATIENCE,
     Broker,
     Certificates,
@@ -93,7 +94,7 @@ def start_service() -> Iterator[StartService]:
     started: list[ServiceProcess] = []
 
     def start(
-        config_dir: Path, *options: str, wait: bool = True, first: str = ""
+        config_dir: Path, *options: str, wait: bool = True, first: str = AS_IN_A_TERMINAL
     ) -> ServiceProcess:
         process = ServiceProcess(config_dir, *options, wait=False, first=first)
         started.append(process)

@@ -263,19 +263,24 @@ class StartService(Protocol):
     ) -> ServiceProcess: ...
 
 
+AS_IN_A_TERMINAL = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+
+
 class ServiceProcess:
     """``txstore serve`` in a process of its own, that can be killed.
 
-    :param first: a statement to begin with
+    :param first: a statement to begin with; by default SIGHUP is what it is in a terminal, also
+        where the tests were started with ``nohup``
     """
 
-    def __init__(self, config_dir: Path, *options: str, wait: bool = True, first: str = "") -> None:
+    def __init__(
+        self, config_dir: Path, *options: str, wait: bool = True, first: str = AS_IN_A_TERMINAL
+    ) -> None:
         self.output: list[str] = []
         self._ready = threading.Event()
-        program = ["-c", f"{first}; from txstore.cli import main; main()"]
         self._process = subprocess.Popen(
             [
-                *(sys.executable, *(program if first else ("-m", "txstore"))),
+                *(sys.executable, "-c", f"{first}; from txstore.cli import main; main()"),
                 *("serve", str(config_dir), *options),
             ],
             stdout=subprocess.PIPE,

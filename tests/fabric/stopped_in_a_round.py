@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import Any
+from collections.abc import Callable
 
-from txstore.dxl import supervisor
+from txstore.dxl import ServiceConfig, supervisor
 
 #: Rounds that it makes before: the workers are ready, and have given signs of life.
 ROUNDS = 10
 
 
 class _Supervisor(supervisor.Supervisor):
-    def __init__(self, *args: Any) -> None:
-        *others, on_round = args
-        super().__init__(*others, on_round=self._stop_once)
+    def __init__(
+        self,
+        config: ServiceConfig,
+        count: int,
+        on_ready: Callable[[], None],
+        on_round: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(config, count, on_ready, self._stop_once)
         self._round = on_round
         self._left = ROUNDS
 
@@ -26,4 +31,4 @@ class _Supervisor(supervisor.Supervisor):
             os.killpg(0, signal.SIGSTOP)
 
 
-supervisor.Supervisor = _Supervisor  # type: ignore[misc]
+setattr(supervisor, "Supervisor", _Supervisor)  # noqa: B010 - a class that others name
