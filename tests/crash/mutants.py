@@ -22,7 +22,7 @@ from typing import NamedTuple
 from crash.patches import Patch, apply
 from crash.world import SCRATCH
 
-PROJECT = Path(__file__).parent.parent.parent
+PROJECT = Path(__file__).parents[2]
 BEGIN, END = "<!-- mutants:begin -->", "<!-- mutants:end -->"
 
 

@@ -56,7 +56,7 @@ CLOSING = [
     Mutant(
         "the row of a new store rests on no checkpoint",
         (Patch("_fill", "'PRAGMA journal_mode=MEMORY'", "'PRAGMA journal_mode=WAL'"),),
-        ("tests/test_making_the_journal.py", "-k", "not whatever"),
+        ("tests/local/test_making_the_journal.py", "-k", "not whatever"),
     ),
     Mutant(
         "a journal with a second name is not written",
@@ -69,6 +69,6 @@ CLOSING = [
                 "",
             ),
         ),
-        ("tests/test_making_the_journal.py", "-k", "not whatever"),
+        ("tests/local/test_making_the_journal.py", "-k", "not whatever"),
     ),
 ]

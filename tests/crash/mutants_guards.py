@@ -6,9 +6,9 @@ from __future__ import annotations
 from crash.mutants import Mutant
 from crash.patches import Patch
 
-_STRANGE = ("tests/test_strange_processes.py",)
-_CUT_OFF = ("tests/test_cut_off.py",)
-_DISKS = ("tests/test_disks_of_their_own.py",)
+_STRANGE = ("tests/processes/test_strange_processes.py",)
+_CUT_OFF = ("tests/processes/test_cut_off.py",)
+_DISKS = ("tests/local/test_disks_of_their_own.py",)
 
 GUARDS = [
     Mutant(

@@ -9,17 +9,17 @@ KEEPING = [
     Mutant(
         "an answered repeat is activity",
         (Patch("Appender.repeat", "self._transfers.save(row, active, call)", "None"),),
-        ("tests/test_activity.py",),
+        ("tests/contract/test_activity.py",),
     ),
     Mutant(
         "times are the machine's own in every time namespace",
         (Patch("Home.now", "self._clock_ahead", "0.0"),),
-        ("tests/test_activity.py",),
+        ("tests/contract/test_activity.py",),
     ),
     Mutant(
         "a full slice is followed by another with the next answer",
         (Patch("Housekeeping._slice", "_SLICE in (len(found), forgotten)", "False"),),
-        ("tests/test_keeping_up.py",),
+        ("tests/contract/test_keeping_up.py",),
     ),
     Mutant(
         "what is over goes before an error says that there is no space",
@@ -30,16 +30,16 @@ KEEPING = [
                 "False",
             ),
         ),
-        ("tests/test_making_room.py",),
+        ("tests/local/test_making_room.py",),
     ),
     Mutant(
         "the transfer that needs the room is not dropped for it",
         (Patch("Housekeeping._drop", "row.file_id != spare", "True"),),
-        ("tests/test_making_room.py",),
+        ("tests/local/test_making_room.py",),
     ),
     Mutant(
         "a transfer's age is looked at again under its lock",
         (Patch("Housekeeping._drop_row", "not over.is_over(current.activity)", "False"),),
-        ("tests/test_activity.py",),
+        ("tests/contract/test_activity.py",),
     ),
 ]

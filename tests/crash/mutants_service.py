@@ -9,16 +9,16 @@ SERVICE = [
     Mutant(
         "limit of a file's size under the transfer's lock",
         (Patch("LocalEngine._decide", "self._limits.refusal(request, received)", "None"),),
-        ("tests/test_limits.py",),
+        ("tests/contract/test_limits.py",),
     ),
     Mutant(
         "an expiry's look at its storage dir",
         (Patch("Housekeeping._expire", "self._home.check_storage_in_place()", "pass"),),
-        ("tests/test_expiry_replaced.py",),
+        ("tests/contract/test_expiry_replaced.py",),
     ),
     Mutant(
         "an expiry's look at its journal",
         (Patch("Housekeeping._sweep", "self._records.check_in_place(call)", "pass"),),
-        ("tests/test_expiry_replaced.py",),
+        ("tests/contract/test_expiry_replaced.py",),
     ),
 ]

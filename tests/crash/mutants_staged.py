@@ -305,7 +305,7 @@ STAGED = [
                 "same_boot",
             ),
         ),
-        ("tests/test_backups.py",),
+        ("tests/local/test_backups.py",),
     ),
     Mutant(
         "a copy of another user's file is flushed",

@@ -22,6 +22,8 @@ HUNTED = some(MORTAL, 3)
 def test_what_a_mutant_takes_away_is_there(mutant: Mutant) -> None:
     for patch in mutant.patches:
         find(PROJECT / "txstore", patch)
+    for path in mutant.hunt:
+        assert not path.endswith(".py") or (PROJECT / path).exists()
 
 
 def _package(folder: Path, **modules: str) -> Path:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fabric_broker import PATIENCE, Broker, Certificates, Fabric, MakeFile
-from test_fabric_commands import run
+from fabric_command import run
 
 from txstore.dxl import FileSender, FileTransferService, Link, SendProgress
 

@@ -13,6 +13,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import local_link
 import pytest
 from fabric_broker import PATIENCE, Broker, MakeFile, ServiceProcess, StartService, wait_until
 from local_link import Message
@@ -32,7 +33,7 @@ from txstore.dxl.heartbeat import BEAT_EVERY
 from txstore.dxl.protocol import STORE_TOPIC
 
 SEGMENT = 16 * 1024
-HERE = Path(__file__).parent
+SUPPORT = str(Path(local_link.__file__).parent)
 
 alone_and_supervised = pytest.mark.parametrize(
     "options", [[], ["--workers", "2"]], ids=["alone", "supervised"]
@@ -79,7 +80,7 @@ def test_a_service_that_was_stopped_as_a_whole_kills_no_worker(
     silence = 3.0
     first = sooner(silence)
     if where == "in a round":
-        first += f"; import sys; sys.path.append({str(HERE)!r}); import stopped_in_a_round"
+        first += f"; import sys; sys.path.append({SUPPORT!r}); import stopped_in_a_round"
     service = start_service(shared_dir, "--workers", "2", first=first)
     if where == "waiting":
         os.killpg(service.pid, signal.SIGSTOP)

@@ -118,7 +118,7 @@ FileStoreManager("{tmp_path}/storage").close()
         check=False,
         capture_output=True,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
         env={**os.environ, "TMPDIR": "/nowhere"},
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from crew import apart, forked, last, segment, staging_files, visible
 from seam import StoppingDisk, WatchedDisk
+from small_disks import BIG, SMALL, fill, here, small_disk
 from support import at_each_level, get_own_mounts
-from test_full_disk import BIG, SMALL, fill, here, small_disk
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError, SequenceError

@@ -26,7 +26,7 @@ from environments import install, make_environment
 from benchmarks import report
 from txstore.cli.commands import txstore
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 FOR_REAL = bool(os.environ.get("TXSTORE_CI") or os.environ.get("TXSTORE_FULL"))
 SET_UP = re.compile(

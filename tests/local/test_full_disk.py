@@ -14,36 +14,14 @@ from pathlib import Path
 
 import pytest
 from crew import apart, cancel, cut, forked, last, segment, staging_files, visible
-from support import at_each_level, get_own_mounts, mount
+from small_disks import BIG, SMALL, fill, here, small_disk
+from support import at_each_level, get_own_mounts
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError
 from txstore.options import Level
 
 pytestmark = pytest.mark.promise(6)
-
-BIG = bytes(range(256)) * 2048  # half a MiB; more than what a full disk's last page has room for
-SMALL = b"small"
-
-
-def small_disk(folder: Path, *, options: str = "size=4m") -> Path:
-    folder.mkdir()
-    mount("-t", "tmpfs", "-o", options, "none", folder)
-    return folder
-
-
-def fill(folder: Path) -> Path:
-    """Leave not one byte on a folder's file system; the file that takes them."""
-    hog = folder / "hog"
-    fd = os.open(hog, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC)
-    try:
-        for size in (1 << 18, 1 << 12, 1):
-            with suppress(OSError):
-                while os.write(fd, bytes(size)):
-                    pass
-    finally:
-        os.close(fd)
-    return hog
 
 
 def is_full(error: OSError) -> bool:
@@ -148,10 +126,6 @@ def opened_while_full(disk: Path, level: Level) -> None:
         fill(disk)  # what opening may have given back
         needs_space(store)
         needs_none(store)
-
-
-def here(function: Callable[..., None], *args: object) -> None:
-    function(*args)
 
 
 @pytest.mark.parametrize("closed", [True, False], ids=["closed before", "others open"])

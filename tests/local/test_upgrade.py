@@ -29,7 +29,7 @@ from txstore.local.journal.upgrade import migrations_folder
 from txstore.local.locks import JOURNAL_BYTE
 from txstore.options import Level
 
-KEPT = Path(__file__).parent / "data" / "journal-0001.db"
+KEPT = Path(first.__file__).parent / "journal-0001.db"
 HALF = first.OPEN_DATA[: 2 * first.OPEN_SEGMENT]
 REST = first.OPEN_DATA[2 * first.OPEN_SEGMENT :]
 

@@ -14,7 +14,7 @@ import pytest
 from fastapi.testclient import TestClient
 from users import run_pytest
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def run_script(name: str, tmp_path: Path) -> str:

@@ -158,11 +158,10 @@ store.store_segment(segment("one", 2, b"x"))
 def test_a_child_that_c_forked_and_that_only_ends_takes_nothing_along(
     tmp_path: Path, way: str
 ) -> None:
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     subprocess.run(
         [sys.executable, "-c", UNUSED, tmp_path, way],
         check=True,
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         timeout=60,
     )
     with FileStoreManager(tmp_path, durability="none") as store:
@@ -346,10 +345,9 @@ def test_a_daemon_uses_a_manager_that_was_made_before(tmp_path: Path, detached: 
     pytest.importorskip("daemon", reason="python-daemon is not installed")
     fifo = tmp_path / "told"
     os.mkfifo(fifo)
-    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     process = subprocess.Popen(
         [sys.executable, "-c", DAEMON, tmp_path / "storage", fifo, detached],
-        env=os.environ | {"PYTHONPATH": path},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
     )
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.alarm(60)

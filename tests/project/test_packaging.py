@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from environments import install, make_environment
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 FIRST_JOURNAL = ROOT / "tests" / "data" / "journal-0001.db"
 
 
@@ -107,7 +107,8 @@ def test_the_wheel_has_the_package_its_migrations_and_nothing_else(built: Path) 
 def test_the_sdist_has_what_its_own_tests_need(built: Path) -> None:
     with tarfile.open(next(built.glob("*.tar.gz"))) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
-    for path in ("README.md", "LICENSE", "CHANGELOG.md", ".ci/run", "tests/test_packaging.py"):
+    here = str(Path(__file__).relative_to(ROOT))
+    for path in ("README.md", "LICENSE", "CHANGELOG.md", ".ci/run", here):
         assert path in names
     assert not [name for name in names if "__pycache__" in name or name.startswith(".git/")]
 

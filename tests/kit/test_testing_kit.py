@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import run_state_machine_as_test
 from support import FULL, at_each_level, descriptors
-from users import run_pytest
+from users import ROOT, run_pytest
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
@@ -50,9 +50,6 @@ from txstore.testing import (
     strategies,
 )
 from txstore.testing.messages import Store
-
-ROOT = Path(__file__).parent.parent
-
 
 # --- strategies generate what they say -----------------------------------------------------------
 
