@@ -7,7 +7,12 @@ import time
 
 
 class Deadline:
-    """Bounds all waiting of one call together."""
+    """Bounds all waiting of one call together.
+
+    :ivar timeout: seconds that it may take
+    """
+
+    __slots__ = ("_end", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout

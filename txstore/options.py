@@ -14,21 +14,19 @@ Level = Literal["segment", "file", "none"]
 
 
 class Durability(Enum):
-    """The level at which a manager answers."""
+    """The level at which a manager answers.
+
+    :ivar keeps_segments: whether an acknowledged segment survives a power loss
+    :ivar keeps_files: whether an acknowledged ``store`` or ``cancel`` survives one
+    """
 
     SEGMENT = "segment"
     FILE = "file"
     NONE = "none"
 
-    @property
-    def keeps_segments(self) -> bool:
-        """Whether an acknowledged segment survives a power loss."""
-        return self is Durability.SEGMENT
-
-    @property
-    def keeps_files(self) -> bool:
-        """Whether an acknowledged ``store`` or ``cancel`` survives a power loss."""
-        return self is not Durability.NONE
+    def __init__(self, name: str) -> None:
+        self.keeps_segments = name == "segment"
+        self.keeps_files = name != "none"
 
     @classmethod
     def of(cls, value: object) -> Durability:
@@ -36,15 +34,15 @@ class Durability(Enum):
 
         :raises OptionError: there is no such level
         """
-        try:
-            return cls(value)
-        except ValueError:
-            names = ", ".join(repr(level.value) for level in cls)
-            raise OptionError(
-                f"durability must be one of {names}, not {value!r}.",
-                option="durability",
-                received=value,
-            ) from None
+        for level in cls:
+            if value in (level, level.value):
+                return level
+        names = ", ".join(repr(level.value) for level in cls)
+        raise OptionError(
+            f"durability must be one of {names}, not {value!r}.",
+            option="durability",
+            received=value,
+        )
 
 
 def seconds(option: str, value: object) -> float:

@@ -9,7 +9,7 @@ from crash.patches import Patch
 _NOBODYS = """\
 class Nobodys(TransferLock):
     def __init__(self, like):
-        super().__init__(like._disk, "", like._folder_fd, 0o600, 0)
+        super().__init__(like._file, 0)
 
     def acquire(self, deadline):
         self.begin_turn()
@@ -66,8 +66,8 @@ JOURNAL = [
         (
             Patch(
                 "Locks.__init__",
-                "self.journal = Lock(*where, mode, JOURNAL_BYTE, 'journal')",
-                f"{_NOBODYS}self.journal = Nobodys(Lock(*where, mode, JOURNAL_BYTE, 'journal'))",
+                "self.journal = Lock(self._file, JOURNAL_BYTE, 'journal')",
+                f"{_NOBODYS}self.journal = Nobodys(Lock(self._file, JOURNAL_BYTE, 'journal'))",
             ),
         ),
         ("tests/crash/test_journal_log.py",),

@@ -34,7 +34,7 @@ class Belongings:
         self._checks.append(has_descriptors)
 
     def are_ours(self) -> bool:
-        """Whether they can be used."""
+        """Whether they can be used, as far as can be told at little cost."""
         if self._over or not forks.is_here(self._process):
             return False
         for has_descriptors in self._checks:  # noqa: SIM110 - asked at every call

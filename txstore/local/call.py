@@ -15,6 +15,8 @@ class Call(Deadline):
     :ivar turn: of the transfer's lock, while it is held (see ``TransferLock``)
     """
 
+    __slots__ = ("at", "turn")
+
     def __init__(self, deadline: Deadline, at: Moment, turn: int = 0) -> None:
         self.timeout, self._end = deadline.timeout, deadline._end
         self.at, self.turn = at, turn

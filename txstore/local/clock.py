@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
 from typing import NamedTuple
 
 #: After a reboot nothing expires before the new boot has known it for this long (seconds):
@@ -15,8 +14,7 @@ GRACE_AFTER_BOOT = 3600.0
 _BOOT_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-@dataclass(frozen=True)
-class Moment:
+class Moment(NamedTuple):
     """A point in time.
 
     :ivar wall: seconds since the epoch, as the wall clock had it

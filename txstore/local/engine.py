@@ -186,7 +186,7 @@ class LocalEngine:
                 lock.begin_turn()
             call = Call(deadline, self._home.now(), lock.turn)
             answer = (self._cancel if request.cancel else self._take)(request, call)
-            lock.check_in_place()
+            lock.check_in_place()  # or somebody else may have held "the same" one
         return answer
 
     def _take(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
@@ -205,8 +205,13 @@ class LocalEngine:
         row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.make_publishable(row, staged, call)
-        with self._staging.lent(staged):
-            return self._carry_out(request, (row, staged), call)
+        try:
+            answer = self._carry_out(request, (row, staged), call)
+        except BaseException:
+            staged.close()  # its hash may be ahead of what was recorded
+            raise
+        self._staging.keep(staged)
+        return answer
 
     def _carry_out(
         self,

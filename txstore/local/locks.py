@@ -15,15 +15,14 @@ from __future__ import annotations
 import os
 import random
 import secrets
-import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError, ReplacedError
-from txstore.local.files.descriptors import close_ours, inode_of
+from txstore.local.files.descriptors import Descriptor, Inode, close_ours, inode_of
 from txstore.local.files.disk import Disk
 from txstore.process import forks, threads
 
@@ -46,32 +45,129 @@ _L = TypeVar("_L", bound="Lock")
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
 
 
-def _nothing() -> None:
-    pass
+class LockFile:
+    """The file of all locks of one manager, opened at first use and kept open.
+
+    A forked child's copy of the descriptor shares the parent's locks: unlocking one would free the
+    parent's, and keeping it open holds them beyond the parent's death (``disown``).
+
+    :param folder: absolute path of the folder that it lies in
+    :ivar opened: its descriptor, and the file that it leads to
+    :ivar token: another one each time it is opened
+    :ivar holders: locks that are held
+    """
+
+    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
+        self.disk, self._folder_fd, self._mode = disk, folder_fd, mode
+        self.path = os.path.join(folder, LOCK_FILE)
+        self.opened: Descriptor | None = None
+        self.holders: set[Lock] = set()
+        self.token = b"-"
+        self._all: list[Descriptor] = []
+        self._stuck: list[Descriptor] = []
+        self._process = forks.here()
+
+    def open(self) -> Descriptor:
+        """Its descriptor, and the file that it leads to; made if there is none.
+
+        :raises ReplacedError: its folder is gone
+        """
+        try:
+            fd = self.disk.open_or_create(LOCK_FILE, self._mode, dir_fd=self._folder_fd)
+        except FileNotFoundError:
+            raise ReplacedError(self.path, "lock file") from None
+        try:
+            found = self.disk.fstat(fd)
+            if self._mode & ~found.st_mode and found.st_uid == os.geteuid():
+                # The umask took bits that a group needs.
+                self.disk.chmod(fd, found.st_mode & 0o777 | self._mode)
+            opened = fd, inode_of(found)
+            self._all.append(opened)
+        except BaseException:
+            self.disk.close(fd)
+            raise
+        self.token = secrets.token_bytes(_TOKEN_SIZE)
+        self.opened = opened
+        return opened
+
+    def check_in_place(self, inode: Inode) -> None:
+        """Check that its path leads to the file in which a lock is held.
+
+        :raises ReplacedError: it does not, so others may hold "the same" lock
+        """
+        try:
+            # By its whole path: a folder that was moved or replaced is noticed too.
+            found = self.disk.stat(self.path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(self.path, "lock file") from None
+        if (found.st_dev, found.st_ino) != inode:
+            raise ReplacedError(self.path, "lock file")
+
+    def replace(self, opened: Descriptor) -> None:
+        """Have it opened anew for the next lock.  The descriptor stays open until ``close``, for
+        the locks that are held by it."""
+        if self.opened is opened:
+            self.opened = None
+
+    def give_up(self, opened: Descriptor) -> None:
+        """A lock could not be freed: kept, nobody else would ever have it.  Closing the descriptor
+        frees it, once no other lock is held by it, since that frees them all."""
+        self.replace(opened)
+        self._stuck.append(opened)
+
+    def free(self, lock: Lock) -> None:
+        """Note that a lock is not held any more."""
+        self.holders.discard(lock)
+        for opened in list(self._stuck):
+            if not any(other.held_by is opened for other in list(self.holders)):
+                self._stuck.remove(opened)
+                self._all.remove(opened)
+                self.disk.close(opened[0])
+
+    def has(self, opened: Descriptor) -> bool:
+        """Whether a descriptor is open still."""
+        return opened in self._all
+
+    def make(self, size: int) -> None:
+        """Have the lock file, of so many bytes; what stands in it stays."""
+        fd, _ = self.opened or self.open()
+        if self.disk.size(fd) < size:
+            with suppress(OSError):  # then nothing is kept in hand
+                self.disk.allocate(fd, size)
+
+    def disown(self) -> None:
+        """Close inherited descriptors; one that was closed already may be another file's now."""
+        for fd, inode in self._taken_away():
+            close_ours(self.disk, fd, inode)
+
+    def close(self) -> None:
+        """Close it, and with it all locks.  Waits for nobody: a manager can be collected in the
+        middle of a fork that is letting go of its journal, by the thread that holds that lock."""
+        for fd, _ in self._taken_away():
+            self.disk.close(fd)
+
+    def __del__(self) -> None:
+        if forks.is_here(self._process):
+            self.close()
+
+    def _taken_away(self) -> Iterator[Descriptor]:
+        """All descriptors, each before it is closed."""
+        self.opened = None
+        while self._all:
+            yield self._all.pop()
 
 
 class Lock:
-    """One thread lock and one byte of the lock file, which is opened at first use and kept open.
-
-    A forked child's copy of the descriptor shares the parent's lock: unlocking it would free the
-    parent's, and keeping it open holds the lock beyond the parent's death (``disown``).
+    """One thread lock and one byte of the lock file.
 
     :ivar name: which lock it is, for messages to people
-    :ivar on_replaced: called where the lock file was found to be another one
+    :ivar held_by: the descriptor by which the kernel's lock was last taken
     """
 
-    on_replaced: Callable[[], None] = staticmethod(_nothing)
-
-    def __init__(
-        self, disk: Disk, folder: str, folder_fd: int, mode: int, byte: int, name: str
-    ) -> None:
-        self._disk, self._folder_fd, self._mode, self._byte = disk, folder_fd, mode, byte
-        self.name = name
-        self.path = os.path.join(folder, LOCK_FILE)
+    def __init__(self, file: LockFile, byte: int, name: str) -> None:
+        self._file, self._disk, self._byte, self.name = file, file.disk, byte, name
         self._mutex = threads.new_lock()
-        self._fd: int | None = None
-        self._inode: tuple[int, int] | None = None
-        self._process = forks.here()
+        self.held_by: Descriptor | None = None
 
     def acquire(self, deadline: Deadline) -> None:
         """Wait for the lock, at most until ``deadline``.
@@ -79,31 +175,41 @@ class Lock:
         :raises LockTimeoutError: it was not had in time
         :raises ReplacedError: the lock's file is not the one that others would open
         """
-        # A thread waits here without asking the kernel: its lock on a shared descriptor would
+        # A thread waits here without asking the kernel: its lock on the same descriptor would
         # succeed at once, whoever else in this process holds it.
-        if not threads.acquire(self._mutex, deadline.left()):
-            raise LockTimeoutError(self.path, deadline.timeout, self.name)
+        mutex = self._mutex
+        if not (threads.try_acquire(mutex) or threads.acquire(mutex, deadline.left())):
+            raise self._timeout(deadline)
         try:
-            fd = self._descriptor()
-            pause = _FIRST_PAUSE
-            while not self._disk.try_lock(fd, self._byte):
-                if deadline.left() == 0.0:
-                    raise LockTimeoutError(self.path, deadline.timeout, self.name)
-                self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
-                pause = min(pause * 2, _LONGEST_PAUSE)
+            self.held_by = held = self._file.opened or self._file.open()
+            if not self._disk.try_lock(held[0], self._byte):
+                self._wait(held[0], deadline)
+            self._file.holders.add(self)
             try:
-                self.check_in_place()
-                self._taken(fd)
-            except ReplacedError:
-                self._drop()
-                self.on_replaced()
-                raise
-            except BaseException:
-                self._drop()
+                self._file.check_in_place(held[1])
+                self._taken(held[0])
+            except BaseException as error:
+                self._unlock()
+                if isinstance(error, ReplacedError):
+                    self._file.replace(held)
                 raise
         except BaseException:
             self._mutex.release()
             raise
+
+    def _wait(self, fd: int, deadline: Deadline) -> None:
+        """Wait for the kernel's lock."""
+        pause = _FIRST_PAUSE
+        while True:
+            if deadline.left() == 0.0:
+                raise self._timeout(deadline)
+            self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
+            if self._disk.try_lock(fd, self._byte):
+                return
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _timeout(self, deadline: Deadline) -> LockTimeoutError:
+        return LockTimeoutError(self._file.path, deadline.timeout, self.name)
 
     def try_acquire(self) -> bool:
         """Take the lock if nobody has it."""
@@ -115,10 +221,7 @@ class Lock:
 
     def release(self) -> None:
         try:
-            if self._fd is not None:
-                self._disk.unlock(self._fd, self._byte)
-        except OSError:
-            self._drop()  # that frees it, too; kept, nobody else would ever have it
+            self._unlock()
         finally:
             self._mutex.release()
 
@@ -131,77 +234,27 @@ class Lock:
 
         :raises ReplacedError: it does not, so others may hold "the same" lock
         """
-        try:
-            # By its whole path: a folder that was moved or replaced is noticed too.
-            found = self._disk.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ReplacedError(self.path, "lock file") from None
-        if inode_of(found) != self._inode:
-            raise ReplacedError(self.path, "lock file")
+        assert self.held_by is not None
+        self._file.check_in_place(self.held_by[1])
 
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of the lock, if the thread has it.  May
         be cut off itself, and called again."""
         if threads.is_mine(self._mutex):
-            if self._fd is not None:
-                with suppress(OSError):
-                    self._disk.unlock(self._fd, self._byte)
+            self._unlock()
             threads.let_go(self._mutex)
 
-    def disown(self) -> None:
-        """Close an inherited descriptor; one that was closed already may be another file's now."""
-        fd, self._fd = self._fd, None
-        if fd is not None:
-            close_ours(self._disk, fd, self._inode)
-
-    def close(self) -> None:
-        """Close the lock's file.  Nobody waits here: a manager can be collected in the middle of a
-        fork that is letting go of its journal, by the thread that holds this lock."""
-        if threads.acquire(self._mutex, 0):
-            self._drop()
-            self._mutex.release()
-
-    def __del__(self) -> None:
-        if forks.is_here(self._process):
-            self._drop()  # where `close` found it held
-
-    def make_file(self, size: int) -> None:
-        """Have the lock file, of so many bytes; what stands in it stays."""
-        fd = self._descriptor()
-        if self._disk.size(fd) < size:
-            with suppress(OSError):  # then nothing is kept in hand
-                self._disk.allocate(fd, size)
+    def _unlock(self) -> None:
+        held = self.held_by
+        if held is not None and self._file.has(held):
+            try:
+                self._disk.unlock(held[0], self._byte)
+            except OSError:
+                self._file.give_up(held)
+            self._file.free(self)
 
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
-
-    def _descriptor(self) -> int:
-        return self._open() if self._fd is None else self._fd
-
-    def _open(self) -> int:
-        try:
-            fd = self._disk.open_or_create(LOCK_FILE, self._mode, dir_fd=self._folder_fd)
-        except FileNotFoundError:  # the folder itself is gone
-            raise ReplacedError(self.path, "lock file") from None
-        try:
-            found = self._disk.fstat(fd)
-            if self._mode & ~found.st_mode and found.st_uid == os.geteuid():
-                # The umask took bits that a group needs.
-                self._disk.chmod(fd, found.st_mode & 0o777 | self._mode)
-        except BaseException:
-            self._disk.close(fd)
-            raise
-        self._fd, self._inode = fd, inode_of(found)
-        return fd
-
-    def _drop(self) -> None:
-        if self._fd is not None:
-            with suppress(OSError):
-                # First: cut off in between, the lock is free.
-                self._disk.unlock(self._fd, self._byte)
-        fd, self._fd, self._inode = self._fd, None, None
-        if fd is not None:
-            self._disk.close(fd)
 
 
 class TransferLock(Lock):
@@ -215,11 +268,9 @@ class TransferLock(Lock):
     """
 
     turn = 0
-    _token = b"-"
 
-    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int, stripe: int) -> None:
-        byte, name = transfer_byte(stripe), f"transfer-{stripe:02x}"
-        super().__init__(disk, folder, folder_fd, mode, byte, name)
+    def __init__(self, file: LockFile, stripe: int) -> None:
+        super().__init__(file, transfer_byte(stripe), f"transfer-{stripe:02x}")
         self._token_at = _TOKEN_SIZE * stripe
 
     def begin_turn(self) -> None:
@@ -228,23 +279,19 @@ class TransferLock(Lock):
         self.turn += 1
 
     def _taken(self, fd: int) -> None:
+        token = self._file.token
         try:
             found = self._disk.last_holder(fd, self._token_at)
         except OSError:
             found = b""
-        if found != self._token:
+        if found != token:
             self.begin_turn()
             try:
-                self._disk.sign(fd, self._token, self._token_at)
+                self._disk.sign(fd, token, self._token_at)
             except OSError:
                 # On a full disk nothing is taken for current; whoever held the lock before must
                 # not take it for its own still.  All tokens go: others read their rows again.
                 self._disk.truncate(fd, 0)
-
-    def _open(self) -> int:
-        # Each descriptor has its own: a forked child has let go of its parent's.
-        self._token = secrets.token_bytes(_TOKEN_SIZE)
-        return super()._open()
 
 
 class _Held(Generic[_L]):
@@ -267,24 +314,16 @@ class Locks:
     """All locks of one manager.  Thread-safe; ``disown`` in a forked child."""
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
-        where = disk, folder, folder_fd
-        self.journal = Lock(*where, mode, JOURNAL_BYTE, "journal")
-        self._transfers = [TransferLock(*where, mode, stripe) for stripe in range(STRIPES)]
+        self._file = LockFile(disk, folder, folder_fd, mode)
+        self.journal = Lock(self._file, JOURNAL_BYTE, "journal")
+        self._transfers = [TransferLock(self._file, stripe) for stripe in range(STRIPES)]
         self._names = [
-            Lock(*where, mode, name_byte(stripe), f"name-{stripe:02x}") for stripe in range(STRIPES)
+            Lock(self._file, name_byte(stripe), f"name-{stripe:02x}") for stripe in range(STRIPES)
         ]
-
-        close = weakref.WeakMethod(self.close)  # no cycle, which only the collector ends
-
-        def open_anew() -> None:
-            (close() or _nothing)()
-
-        for lock in self._all():
-            lock.on_replaced = open_anew  # one error for all of them
 
     def make_file(self) -> None:
         """Make the lock file, with space for all tokens, while there is an inode for it."""
-        self.journal.make_file(_TOKEN_SIZE * STRIPES)
+        self._file.make(_TOKEN_SIZE * STRIPES)
 
     def transfer(self, file_id: str, deadline: Deadline) -> _Held[TransferLock]:
         """``with``: hold the lock of a transfer."""
@@ -307,21 +346,14 @@ class Locks:
 
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of all that it has."""
-        for lock in self._all():
+        for lock in (self.journal, *self._transfers, *self._names):
             lock.let_go()
 
     def disown(self) -> None:
-        for lock in self._all():
-            lock.disown()
+        self._file.disown()
 
     def close(self) -> None:
-        for lock in self._all():
-            lock.close()
-
-    def _all(self) -> Iterator[Lock]:
-        yield self.journal
-        yield from self._transfers
-        yield from self._names
+        self._file.close()
 
 
 def stripe_of(text: bytes) -> int:

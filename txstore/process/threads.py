@@ -21,10 +21,15 @@ def is_mine(lock: Any) -> bool:
     return bool(lock._is_owned())
 
 
+def try_acquire(lock: Any) -> bool:
+    """Take a lock that nobody has, or answer ``False`` at once."""
+    return not lock._is_owned() and lock.acquire(blocking=False)
+
+
 def acquire(lock: Any, timeout: float) -> bool:
     """Take a lock, unless it is not had in time, or this thread has it already: a call that is
     made in the middle of another, by a signal handler, must not go on in what that one guards."""
-    return not is_mine(lock) and (lock.acquire(blocking=False) or lock.acquire(timeout=timeout))
+    return not lock._is_owned() and lock.acquire(timeout=timeout)
 
 
 def let_go(lock: Any) -> bool:

@@ -13,6 +13,8 @@ import os
 from txstore.local.files.disk import Disk
 
 Inode = tuple[int, int]
+#: A descriptor's number, and the file that it leads to.
+Descriptor = tuple[int, Inode]
 
 
 def inode_of(found: os.stat_result) -> Inode:

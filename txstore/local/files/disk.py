@@ -42,6 +42,8 @@ COPYING_FILE_SYSTEMS = frozenset(["btrfs", "bcachefs"])
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
 #: ``struct flock``: what a lock on a range of bytes says.
 _RANGE = struct.Struct("hhqqi4x")
+_SET = getattr(fcntl, "F_OFD_SETLK", 0)  # `is_supported` refuses a system without
+_TAKEN = (errno.EAGAIN, errno.EACCES)
 _FALLOC_UNSUPPORTED = (errno.EOPNOTSUPP, errno.ENOSYS)
 _MADV_POPULATE_WRITE = 23
 #: How much a folder's file system must have left not to count as full (bytes).
@@ -300,10 +302,16 @@ class Disk:
 
     def try_lock(self, fd: int, byte: int) -> bool:
         """Take the kernel's lock on one byte of an open lock file, or answer ``False`` at once."""
-        return self.try_lock_byte(fd, byte, shared=False)
+        try:
+            fcntl.fcntl(fd, _SET, _RANGE.pack(fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            raise
+        return True
 
     def unlock(self, fd: int, byte: int) -> None:
-        _set_lock(fd, fcntl.F_UNLCK, byte)
+        fcntl.fcntl(fd, _SET, _RANGE.pack(fcntl.F_UNLCK, os.SEEK_SET, byte, 1, 0))
 
     def pause(self, seconds: float) -> None:
         """Wait before the next attempt at a lock that somebody else has."""
@@ -333,10 +341,11 @@ class Disk:
     def try_lock_byte(self, fd: int, offset: int, *, shared: bool) -> bool:
         """Take a lock on one byte that belongs to the open file, not to the process, or change the
         one that is held (``F_OFD_SETLK``); ``False`` where somebody else's is in the way."""
+        kind = fcntl.F_RDLCK if shared else fcntl.F_WRLCK
         try:
-            _set_lock(fd, fcntl.F_RDLCK if shared else fcntl.F_WRLCK, offset)
+            fcntl.fcntl(fd, _SET, _RANGE.pack(kind, os.SEEK_SET, offset, 1, 0))
         except OSError as error:
-            if error.errno in (errno.EAGAIN, errno.EACCES):
+            if error.errno in _TAKEN:
                 return False
             raise
         return True
@@ -486,10 +495,6 @@ class Disk:
         mask = os.umask(0o077)
         os.umask(mask)
         return mask
-
-
-def _set_lock(fd: int, kind: int, byte: int) -> None:
-    fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _RANGE.pack(kind, os.SEEK_SET, byte, 1, 0))
 
 
 def _unnamed(folder: int, mode: int) -> int:

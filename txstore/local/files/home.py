@@ -29,7 +29,7 @@ from txstore.errors import (
 )
 from txstore.local import clock
 from txstore.local.clock import Moment
-from txstore.local.files.descriptors import Inode, close_ours, inode_of, leads_to
+from txstore.local.files.descriptors import Inode, close_ours, inode_of
 from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk, is_network, is_supported
 from txstore.protocol.names import HIDDEN, is_within
 
@@ -336,7 +336,7 @@ class Home:
     def has_descriptors(self) -> bool:
         """Whether they are its own still, as far as the first of them tells, which has the lowest
         number: who closes descriptors that he does not know begins there."""
-        return leads_to(self.disk, self.storage, self._inodes.get(self.storage))
+        return self.disk.inode_behind(self.storage) == self._inodes.get(self.storage)
 
     def disown(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""

@@ -189,8 +189,7 @@ class Staging:
         except BaseException:
             staged.close()
             raise
-        if staged.fd >= 0:
-            self._keep(staged)
+        self.keep(staged)
 
     def trim(self, before: float) -> None:
         """Close files that were kept before a time (monotonic): another worker may have finished
@@ -202,7 +201,10 @@ class Staging:
         for one in old:
             one.close()
 
-    def _keep(self, staged: StagedFile) -> None:
+    def keep(self, staged: StagedFile) -> None:
+        """Keep a file open for its transfer's next segment, if it is open."""
+        if staged.fd < 0:
+            return
         staged.kept_at = time.monotonic()
         with self._mutex:
             unused = self._idle.pop(staged.file_id, None)  # of an earlier transfer with that id

@@ -16,13 +16,12 @@ import sqlite3
 
 from txstore.deadline import Deadline
 from txstore.errors import JournalError, ReplacedError
-from txstore.local.files.descriptors import leads_to
+from txstore.local.files.descriptors import Descriptor
 from txstore.local.files.disk import Disk
 from txstore.local.journal import handles
 from txstore.local.journal.files import OpenFiles
 from txstore.local.journal.index import Index
 from txstore.local.journal.inherited import (
-    Descriptor,
     check_openable,
     descriptors_of,
     give_up,
@@ -70,6 +69,7 @@ class Connection:
         self.sqlite: sqlite3.Connection | None = None
         self.wal: WalFile | None = None
         self._descriptors: tuple[Descriptor, ...] = ()
+        self._witness: Descriptor = (-1, (0, 0))
 
     def open(self, deadline: Deadline) -> sqlite3.Connection:
         """SQLite's connection, opened if need be.
@@ -185,11 +185,20 @@ class Connection:
         self._index.let_go_locks()
 
     def has_descriptors(self) -> bool:
-        """Whether SQLite's descriptors are its own still, as far as the last of them tells."""
+        """Whether SQLite's descriptors are its own still, as far as one of the index tells."""
+        if self.sqlite is None:
+            return True
+        fd, inode = self._witness
+        return self._disk.inode_behind(fd) == inode or self._find_witness()
+
+    def _find_witness(self) -> bool:
+        """Another one: with several connections in a process, some close theirs before."""
         shm = self._files.opened.get("-shm")
-        return self.sqlite is None or any(
-            leads_to(self._disk, fd, shm) for fd, inode in self._descriptors if inode == shm
-        )
+        for fd, inode in self._descriptors:
+            if inode == shm and self._disk.inode_behind(fd) == inode:
+                self._witness = fd, inode
+                return True
+        return False
 
     def disown(self, *, idle: bool) -> None:
         """Let go of a connection that another process opened, or whose descriptors were closed.

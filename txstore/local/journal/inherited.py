@@ -20,11 +20,8 @@ import threading
 from collections.abc import Collection
 
 from txstore.errors import JournalError
-from txstore.local.files.descriptors import Inode, inode_of
+from txstore.local.files.descriptors import Descriptor, Inode, inode_of
 from txstore.local.journal import handles
-
-#: A descriptor's number, and the file that it leads to.
-Descriptor = tuple[int, Inode]
 
 _FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 

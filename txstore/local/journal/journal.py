@@ -139,7 +139,6 @@ class Journal:
             self._connection.close()
             raise
         self._connection.check_in_place()
-        self._lock.check_in_place()  # or somebody else may have held "the same" lock
         assert wal is not None
         size = self._disk.size(wal.fd)
         if size % RESERVE:
@@ -319,8 +318,8 @@ class _Using:
         self._journal, self._deadline = journal, deadline
 
     def __enter__(self) -> None:
-        self._mutex = self._journal.mutex
-        if not threads.acquire(self._mutex, self._deadline.left()):
+        self._mutex = mutex = self._journal.mutex
+        if not (threads.try_acquire(mutex) or threads.acquire(mutex, self._deadline.left())):
             raise LockTimeoutError(self._journal.path, self._deadline.timeout)
 
     def __exit__(self, *_: object) -> None:
