@@ -1,5 +1,5 @@
-"""``python -m benchmarks``: measure, print, write ``results.json`` and README's table, draw
-``ratios.svg``."""
+"""``python -m benchmarks``: measure, print, write ``results.json`` and what ``docs/performance.md``
+shows of it: the table of targets and the picture."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import json
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks import cases_opening, cases_segments, cases_together, plot, report
 from benchmarks.measure import Case, Result, measure
 from benchmarks.subjects import Flush
 
 HERE = Path(__file__).resolve().parent
-RESULTS, PICTURE = HERE / "results.json", HERE / "ratios.svg"
-README = HERE.parent / "README.md"
+RESULTS, DOCS = HERE / "results.json", HERE.parent / "docs"
+PERFORMANCE, PICTURE = DOCS / "performance.md", DOCS / "cost.svg"
 
 
 def main() -> int:
     options = _options()
     if options.targets:
-        print(report.targets_table(json.loads(RESULTS.read_text(encoding="utf-8"))["targets"]))
+        print(report.targets_table(_committed_targets()))
         return 0
+    if options.redraw:
+        return _publish(_committed_targets())
     chosen = _chosen(options.only, options.quick)
     if options.list:
         print("\n".join(f"{case.name:28}{case.title}" for case in chosen))
@@ -37,15 +40,24 @@ def main() -> int:
         print("\nNot the whole run: results.json is left as it was (--output writes elsewhere).")
         return 0
     output.write_text(report.as_json(results, options.quick) + "\n", encoding="utf-8")
-    picture = PICTURE if output.resolve() == RESULTS else output.with_suffix(".svg")
-    if output.resolve() == RESULTS:
-        report.put_into(README, found)
+    print(f"\nWrote {output}.")
+    return _publish(found) if output.resolve() == RESULTS else 0
+
+
+def _committed_targets() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(RESULTS.read_text(encoding="utf-8"))["targets"]
+    return found
+
+
+def _publish(targets: list[dict[str, Any]]) -> int:
+    """Have docs/performance.md show what ``results.json`` says."""
+    report.put_into(PERFORMANCE, targets)
     try:
-        plot.draw(output, picture)
+        plot.draw(RESULTS, PICTURE)
     except ModuleNotFoundError:
-        print("\nNo picture: matplotlib is not installed (pip install 'txstore[bench]').")
-        return 0
-    print(f"\nWrote {output} and {picture}.")
+        print("No picture: matplotlib is not installed (pip install 'txstore[bench]').")
+        return 1
+    print(f"Wrote {PERFORMANCE} and {PICTURE}.")
     return 0
 
 
@@ -55,6 +67,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", metavar="CASE", help="only cases whose name has this in it")
     parser.add_argument("--list", action="store_true", help="name the cases")
     parser.add_argument("--targets", action="store_true", help="show the targets of results.json")
+    parser.add_argument("--redraw", action="store_true", help="table and picture of results.json")
     parser.add_argument("--folder", type=Path, help="where to work; must be on a real disk")
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the JSON goes")
     return parser.parse_args()

@@ -117,12 +117,12 @@ def targets_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def put_into(readme: Path, rows: list[dict[str, Any]]) -> None:
+def put_into(document: Path, rows: list[dict[str, Any]]) -> None:
     """Write the table of targets between its marks in a file."""
-    before, _, rest = readme.read_text(encoding="utf-8").partition(BEGIN)
+    before, _, rest = document.read_text(encoding="utf-8").partition(BEGIN)
     after = rest.partition(END)[2]
     text = f"{before}{BEGIN}\n{targets_table(rows)}\n{END}{after}"
-    readme.write_text(text, encoding="utf-8")
+    document.write_text(text, encoding="utf-8")
 
 
 def as_json(results: list[Result], quick: bool) -> str:
