@@ -1,4 +1,5 @@
-"""Every code block of README.md is run, in order, in one folder: a checkout as a new user has it.
+"""Every code block of README.md and docs/using.md is run, in order, in one folder: a checkout as a
+new user has it.
 
 Two blocks begin with ``python3 -m venv``.  The one with the test command is what ``.ci/run`` runs,
 word by word; running it here would never end.  In the other one the environment is made for real
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,7 @@ from benchmarks import report
 from txstore.cli.commands import txstore
 
 ROOT = Path(__file__).parents[2]
-README = ROOT / "README.md"
+README, USING, FABRIC = ROOT / "README.md", ROOT / "docs" / "using.md", ROOT / "docs" / "fabric.md"
 FOR_REAL = bool(os.environ.get("TXSTORE_CI") or os.environ.get("TXSTORE_FULL"))
 SET_UP = re.compile(
     r"python3 -m venv \.venv && \.venv/bin/pip install -q '\.\[(?P<extras>[a-z,]+)\]'"
@@ -36,10 +38,11 @@ SET_UP = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, what it says, and the line that it begins on."""
+    """A fenced block: its language, what it says, its document, and the line that it begins on."""
 
     language: str
     text: str
+    document: str
     line: int
 
     @property
@@ -48,10 +51,15 @@ class Block:
 
 
 def blocks() -> list[Block]:
-    """All fenced blocks of the README."""
-    text = README.read_text(encoding="utf-8")
+    """All fenced blocks of both documents."""
+    return [block for document in (README, USING) for block in _blocks_of(document)]
+
+
+def _blocks_of(document: Path) -> Iterator[Block]:
+    text = document.read_text(encoding="utf-8")
     found = re.finditer(r"^```(\w*)[^\n]*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
-    return [Block(m[1], m[2], text[: m.start()].count("\n") + 2) for m in found]
+    for m in found:
+        yield Block(m[1], m[2], document.name, text[: m.start()].count("\n") + 2)
 
 
 @pytest.fixture
@@ -92,7 +100,7 @@ def test_every_code_block_runs() -> None:
     to_run = [block for block in blocks() if not block.is_test_command]
     assert to_run
     for block in to_run:
-        where = f"README.md:{block.line}"
+        where = f"{block.document}:{block.line}"
         if block.language == "python":
             run_python(block, where)
         else:
@@ -129,20 +137,37 @@ def adapted(text: str) -> str:
     return text.replace(found[0], "true")
 
 
-def test_every_command_and_option_is_described() -> None:
-    text = README.read_text(encoding="utf-8")
-    context = click.Context(txstore)
-    for name in txstore.list_commands(context):
-        command = txstore.get_command(context, name)
-        assert command is not None
-        assert f"`txstore {name}" in text
-        for option in command.params:
-            if isinstance(option, click.Option):
-                assert option.opts[0] in text, f"{name} {option.opts[0]}"
+def options_of(name: str) -> set[str]:
+    """The options that a command has."""
+    command = txstore.get_command(click.Context(txstore), name)
+    assert command is not None
+    return {param.opts[0] for param in command.params if isinstance(param, click.Option)}
+
+
+def described(document: Path) -> set[str]:
+    """The options that a document names, in text of the machine's."""
+    code = re.findall(r"`([^`\n]+)`", document.read_text(encoding="utf-8"))
+    return set(re.findall(r"--[a-z-]+", " ".join(code)))
+
+
+COMMANDS = txstore.list_commands(click.Context(txstore))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_and_option_is_described(name: str) -> None:
+    assert f"`txstore {name}" in README.read_text(encoding="utf-8")
+    assert options_of(name) - described(USING) - described(FABRIC) == set()
+
+
+def test_no_option_is_described_that_there_is_not() -> None:
+    known = {"--help"}.union(*map(options_of, COMMANDS))
+    for document in (README, USING, FABRIC):
+        assert described(document) - known == set(), document.name
 
 
 def test_the_table_of_figures_is_that_of_the_committed_run() -> None:
     found = json.loads((ROOT / "benchmarks" / "results.json").read_text(encoding="utf-8"))
     assert not found["quick"]
-    table = README.read_text(encoding="utf-8").partition(report.BEGIN)[2].partition(report.END)[0]
+    text = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    table = text.partition(report.BEGIN)[2].partition(report.END)[0]
     assert table.strip() == report.targets_table(found["targets"])
