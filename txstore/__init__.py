@@ -1,7 +1,7 @@
-"""txstore: a crash-safe transactional store for files that arrive in segments.
+"""A crash-safe store for files that arrive in segments.
 
-Importing this package imports nothing else (the journal's libraries take a moment, in which the
-command could not yet see to Ctrl-C); using a name of it does.
+``FileStoreManager`` is all that most programs need.  Its names are loaded when they are used first:
+the journal's libraries take a moment to import, in which the command could not see to Ctrl-C.
 """
 
 from __future__ import annotations

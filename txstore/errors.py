@@ -24,7 +24,7 @@ def _rebuild(cls: type[TxStoreError], args: tuple[Any, ...], facts: dict[str, An
 
 
 class TxStoreError(Exception):
-    """Root of the hierarchy."""
+    """Root of all errors that txstore raises of its own."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The default would call __init__ with the message alone, and lose every attribute.
@@ -37,9 +37,9 @@ class TxStoreError(Exception):
 
 
 class RequestError(TxStoreError, ValueError):
-    """A request that the contract refuses.  Nothing was changed, unless a subclass says so.
+    """A request is refused.  Nothing was changed, unless a subclass says so.
 
-    :ivar file_id: the transfer's id, ``None`` where none was (validly) given
+    :ivar file_id: the transfer's id; ``None`` where none was given, or none that can be
     """
 
     def __init__(self, message: str, *, file_id: str | None = None) -> None:
@@ -120,9 +120,9 @@ class RepeatMismatchError(SequenceError):
 
 
 class FileMismatchError(RequestError):
-    """The bytes received have not the size or the hash that the last message states.
+    """The bytes received do not have the size or the hash that the last message states.
 
-    The transfer is ended and its bytes are dropped, since no later message could mend it.
+    The transfer was ended and its bytes were dropped, since no later message could mend it.
 
     :ivar expected_size: size in bytes that the message states
     :ivar received_size: size in bytes of what was received
@@ -152,11 +152,11 @@ class FileMismatchError(RequestError):
 
 
 class LimitError(RequestError):
-    """The request goes beyond what the store takes; what it has stays as it is.
+    """The request goes beyond a limit of the store.  Nothing was changed.
 
     :ivar option: name of the limit
-    :ivar limit: what may be used at most
-    :ivar used: what is used, apart from this request
+    :ivar limit: what may be used at most (bytes, or transfers)
+    :ivar used: what is used without this request
     :ivar wanted: what would be used with it
     """
 
@@ -175,11 +175,11 @@ class LimitError(RequestError):
 
 
 class NoSuchFileError(RequestError):
-    """Nothing that can be handed out is stored under the name."""
+    """No file that can be handed out is stored under the name."""
 
 
 class RequestedVersionError(RequestError):
-    """The stored file is not (any more) the version that the request names."""
+    """The stored file is another than the one that the request names."""
 
 
 class OptionError(TxStoreError, ValueError):
@@ -209,7 +209,7 @@ class StoreMismatchError(TxStoreError, ValueError):
 
 
 class StoreClosedError(TxStoreError, RuntimeError):
-    """The manager was closed; open another over the same folders to go on."""
+    """The manager is closed.  To go on, open another over the same folders."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -218,11 +218,12 @@ class StoreClosedError(TxStoreError, RuntimeError):
 
 
 class LockTimeoutError(TxStoreError, TimeoutError):
-    """A lock was not had in time; nothing was changed and the call can be repeated.
+    """A lock was not had in time.  Nothing was changed, and the call can be repeated.
 
     :ivar path: the file that is locked
     :ivar timeout: seconds that all waiting of the call may take together
-    :ivar lock: which lock of a lock file: its class (transfer, name, journal), and its stripe
+    :ivar lock: which lock of the lock file: its class (transfer, name, journal) and its stripe;
+        empty: one of SQLite's
     """
 
     def __init__(self, path: str, timeout: float, lock: str = "") -> None:
@@ -246,11 +247,11 @@ class _WaitedError(TimeoutError):
 
 
 class BusyError(TxStoreError, _WaitedError):
-    """The service reads other files just now; the same request can be sent again."""
+    """The service is reading other files.  The same request can be sent again."""
 
 
 class StoreNotPicklableError(TxStoreError, TypeError):
-    """A manager holds locks and open files of its process, so it cannot be pickled or copied."""
+    """A manager was pickled or copied.  It holds locks and open files, so it cannot be."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -260,7 +261,10 @@ class StoreNotPicklableError(TxStoreError, TypeError):
 
 
 class StoreDiskError(TxStoreError, OSError):
-    """The disk, or somebody working on it, stands in the way; ``errno`` and ``filename`` tell."""
+    """The disk failed, or somebody changed what is the store's.  ``errno`` says which error it is.
+
+    :ivar path: the file or folder
+    """
 
     def __init__(self, number: int, message: str, path: str) -> None:
         super().__init__(number, message, path)
@@ -268,11 +272,17 @@ class StoreDiskError(TxStoreError, OSError):
 
 
 class JournalError(StoreDiskError):
-    """SQLite could not read or write the journal; its own error is the ``__cause__``."""
+    """SQLite could not read or write the journal.  Its own error is the ``__cause__``.
+
+    After a write, whether it took place shows when the transfer's status is asked for.
+    """
 
 
 class JournalDamagedError(JournalError):
-    """The journal is not what txstore wrote.  Nothing was deleted or written."""
+    """The journal is not what txstore wrote.  Nothing was deleted or written.
+
+    :ivar what: what is wrong with it, in words
+    """
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(
@@ -304,8 +314,10 @@ class JournalVersionError(JournalError):
 
 
 class JournalLinkedError(JournalError):
-    """A file of the journal has a second name: what is written here would be written there too.
-    Nothing was changed."""
+    """The journal's file has a second name, as in a backup made of hard links, and may be in use.
+
+    What is written here would be written there too.  So nothing was changed.
+    """
 
     def __init__(self, path: str) -> None:
         super().__init__(
@@ -318,7 +330,10 @@ class JournalLinkedError(JournalError):
 
 
 class ReplacedError(StoreDiskError):
-    """A file of the store was removed or replaced under a live manager; nothing is acknowledged."""
+    """A file of the store was removed or replaced under a live manager.  Nothing is acknowledged.
+
+    :ivar what: which one, in words
+    """
 
     def __init__(self, path: str, what: str) -> None:
         super().__init__(
@@ -331,9 +346,10 @@ class ReplacedError(StoreDiskError):
 
 
 class StagingDamagedError(StoreDiskError):
-    """The staged bytes of a transfer are gone or changed; cancel it and send it again.
+    """Somebody removed or changed the staged bytes of a transfer.  Cancel it, send it again.
 
     :ivar file_id: the transfer's id
+    :ivar what: what happened to them, in words
     """
 
     def __init__(self, path: str, file_id: str, what: str) -> None:
@@ -347,8 +363,9 @@ class StagingDamagedError(StoreDiskError):
 
 
 class TakenOverError(StoreDiskError):
-    """Another worker, who does not see our locks, changed the transfer meanwhile.  Nothing was
-    recorded, nothing is damaged: the same message can be sent again.
+    """Another worker, which does not see our locks, changed the transfer meanwhile.
+
+    Nothing was recorded and nothing is damaged: the same message can be sent again.
 
     :ivar file_id: the transfer's id
     """
@@ -364,7 +381,7 @@ class TakenOverError(StoreDiskError):
 
 
 class NetworkFileSystemError(StoreDiskError):
-    """Locks and the journal cannot be relied on where the working dir is.
+    """The working dir is on a network file system, where locks and the journal are not reliable.
 
     :ivar fstype: type of the file system
     """
@@ -400,7 +417,7 @@ class UnfitFileSystemError(StoreDiskError):
 
 
 class PathTooLongError(StoreDiskError):
-    """SQLite cannot open files with such long paths; nothing was made.
+    """SQLite cannot open files with paths as long as the working dir's.  Nothing was made.
 
     :ivar length: bytes of the longest path that it would have to open, all links resolved
     :ivar limit: bytes that it takes
@@ -418,7 +435,10 @@ class PathTooLongError(StoreDiskError):
 
 
 class UnsupportedPlatformError(StoreDiskError):
-    """txstore cannot keep its promises on this operating system."""
+    """txstore cannot keep its promises on this operating system.
+
+    :ivar platform: its name, as ``os.name`` has it
+    """
 
     def __init__(self, platform: str) -> None:
         super().__init__(
@@ -434,7 +454,7 @@ class FabricError(TxStoreError):
 
 
 class ConfigError(FabricError, ValueError):
-    """The folder of configuration cannot work; found before anything is connected.
+    """The folder of configuration cannot work.  Found before anything is connected.
 
     :ivar path: the file or folder at fault
     :ivar problem: what is wrong with it
@@ -446,7 +466,7 @@ class ConfigError(FabricError, ValueError):
 
 
 class NoConnectionError(FabricError, ConnectionError):
-    """There is no connection to the fabric, or not any more, or it does not register a service."""
+    """There is no connection to the fabric, it was lost, or the fabric registers no service."""
 
     def __init__(self, message: str) -> None:
         super().__init__(_errno.ENOTCONN, message)
@@ -456,11 +476,11 @@ class NoConnectionError(FabricError, ConnectionError):
 
 
 class NoAnswerError(FabricError, _WaitedError):
-    """A request was sent, or could not be; whether the service carried it out is not known."""
+    """A request got no answer.  Whether the service carried it out is not known."""
 
 
 class NotSentError(NoAnswerError):
-    """There was no connection to send a request over: nobody got it."""
+    """There was no connection to send a request over, so nobody got it."""
 
 
 class RemoteError(FabricError, RuntimeError):
@@ -479,15 +499,15 @@ class RemoteError(FabricError, RuntimeError):
 
 
 class GaveUpError(FabricError, _WaitedError):
-    """Nothing went forward for as long as the sender may wait; what the store has stays there."""
+    """Nothing went forward for ``retry_for`` seconds.  What the store has stays there."""
 
 
 class InterruptedSendError(FabricError, RuntimeError):
-    """The user asked to stop; what the store has stays there."""
+    """The user asked to stop.  What the store has stays there."""
 
 
 class TransferCancelledError(FabricError, RuntimeError):
-    """Somebody dropped the transfer while it was on its way; nothing was stored.
+    """Somebody cancelled the transfer while it was on its way.  Nothing was stored.
 
     :ivar file_id: the transfer's id
     """
@@ -501,10 +521,10 @@ class TransferCancelledError(FabricError, RuntimeError):
 
 
 class FileChangedError(FabricError, ValueError):
-    """A file became another while it was on its way; nothing mixed was stored.
+    """A file was changed while it was on its way.  No mixture of both was stored.
 
     :ivar name: the file
-    :ivar file_id: id under which the store keeps what was sent of it; ``None`` where it does not
+    :ivar file_id: id under which the store keeps what was sent of it; ``None``: it keeps nothing
     """
 
     def __init__(self, name: str, message: str) -> None:
@@ -514,7 +534,7 @@ class FileChangedError(FabricError, ValueError):
 
 
 class DamagedAnswerError(FabricError, RuntimeError):
-    """A part of a file is not what its hash says; nothing of it was kept, and it can be got again.
+    """A part of a file does not have the hash that came with it.  It can be got again.
 
     :ivar name: the file
     :ivar offset: where the part begins (bytes)
@@ -537,7 +557,7 @@ class GetRunningError(FabricError, RuntimeError):
 
 
 class NoFreeIdError(FabricError, ValueError):
-    """Every id that a file may have is another transfer's; nothing was sent.
+    """Every id that a file may have is another transfer's.  Nothing was sent.
 
     :ivar name: the file
     """
@@ -548,7 +568,7 @@ class NoFreeIdError(FabricError, ValueError):
 
 
 class UnsendableTextError(FabricError, ValueError):
-    """A text is not UTF-8, as all text in messages is; nothing was sent.
+    """A text is not UTF-8, as all text in messages is.  Nothing was sent.
 
     :ivar text: the text
     """
@@ -559,7 +579,7 @@ class UnsendableTextError(FabricError, ValueError):
 
 
 class UnsendableNameError(UnsendableTextError):
-    """A file's name is not UTF-8; nothing was sent.
+    """A file's name is not UTF-8.  Nothing was sent.
 
     :ivar name: the name
     """

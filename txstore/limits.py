@@ -10,9 +10,9 @@ from txstore.protocol.request import SegmentRequest
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a store; ``None`` is none.
+    """The limits of a store.
 
-    :ivar max_file_size: bytes that a file may have
+    :ivar max_file_size: bytes that a file may have; ``None``: any number
     :raises OptionError: a limit is no whole number from 0 (a ``ValueError``)
     """
 
@@ -30,12 +30,14 @@ class Limits:
             )
 
     def refusal(self, request: SegmentRequest, received: int) -> LimitError | None:
-        """The error for a segment that is next in turn, if the file is or becomes too large.
+        """The error for a segment that is next in turn, if its file is or becomes too large.
 
-        The transfer's lock is held from before ``received`` was read until the segment is
-        recorded: two senders of one transfer cannot both pass with the last bytes that are free.
+        Called with the transfer's lock held, from before ``received`` was read until the segment
+        is recorded: two senders of one transfer cannot both pass with the last bytes free.
 
+        :param request: the segment
         :param received: bytes that the transfer has
+        :return: ``None``: it may be taken
         """
         most = self.max_file_size
         wanted = max(received + len(request.payload), request.size or 0)

@@ -1,7 +1,7 @@
 """``FileStoreManager``: stores files that arrive in segments, and loses none it acknowledged.
 
-The façade: options and requests are checked here, and each call is given to what is open in this
-process (``engine``), which is opened anew where it cannot be used any more.
+It is a façade.  It checks options and requests, and gives each call to the engine that is open in
+this process.  An engine that cannot be used any more (after a fork, say) is opened anew.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ DAY = 86400.0
 
 
 class FileStoreManager:
-    """Stores files that arrive in segments under a storage dir.
+    """Stores files that arrive in segments, below a storage dir.
 
-    Any number of threads, processes and managers may use one pair of folders at once; any of them
-    may take the next segment of any transfer.  A manager may be used on both sides of a fork, and
-    after all descriptors were closed: it opens anew then.
+    Thread-safe and process-safe: any number of threads, processes and managers may use one pair of
+    folders at once, and any of them may take the next segment of any transfer.  A manager may be
+    used on both sides of a fork, and after all descriptors were closed: it opens anew then.  It
+    cannot be pickled.  ``with`` closes it at the end.
 
-    :param storage_dir: folder under which files are stored; made if missing
-    :param working_dir: folder for unfinished transfers and the journal; made if missing; the
-        default is ``<storage_dir>/.workdir``
+    :param storage_dir: folder below which files are stored; made if missing
+    :param working_dir: folder for unfinished transfers and the journal; made if missing.  By
+        default ``<storage_dir>/.workdir``
     :param durability: what survives a power loss: ``"segment"`` (every acknowledged segment),
-        ``"file"`` (every acknowledged ``store`` and ``cancel``), ``"none"`` (nothing; for tests
-        and scratch data).  A process crash takes nothing acknowledged at any level
+        ``"file"`` (every acknowledged ``store`` and ``cancel``), or ``"none"`` (nothing; for tests
+        and scratch data).  A crash of the process takes nothing acknowledged, at any level
     :param expire_after: seconds without activity after which an unfinished transfer is dropped
     :param keep_completed: seconds for which a repeated last message gets its first answer again
     :param lock_timeout: seconds that all waiting of one call may take together
     :param mode: permission bits of the store's own files; ``0o660`` lets a group share the store
-    :param allow_network_fs: use a working dir on a network file system all the same, on the
-        caller's word that only one machine ever does
-    :param limits: what is taken at most; nothing is limited by default
+    :param allow_network_fs: accept a working dir on a network file system; the caller promises
+        that only one machine ever uses it
+    :param limits: what is taken at most; by default nothing is limited
     :param disk: the operating system's calls; tests pass their own
     :ivar storage_dir: absolute path of the storage dir
     :ivar working_dir: absolute path of the working dir
@@ -66,11 +67,14 @@ class FileStoreManager:
     :raises PermissionError: a folder cannot be made for lack of permission
     :raises NotADirectoryError: a path is a file
     :raises NetworkFileSystemError: the working dir is on a network file system (an ``OSError``)
+    :raises UnfitFileSystemError: the file system lacks a call that the promises rest on
     :raises PathTooLongError: SQLite cannot open paths as long as the working dir's (an ``OSError``)
     :raises UnsupportedPlatformError: this is no POSIX system (an ``OSError``)
-    :raises JournalError: SQLite cannot open the journal
+    :raises JournalError: SQLite cannot open the journal (an ``OSError``)
     :raises JournalDamagedError: the journal is damaged; nothing was changed
     :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
+    :raises JournalLinkedError: the journal has a second name and may be in use; likewise
+    :raises LockTimeoutError: others were busy with the store for longer than ``lock_timeout``
     """
 
     def __init__(
@@ -115,18 +119,18 @@ class FileStoreManager:
     # --- the protocol ------------------------------------------------------------------------
 
     def store_segment(self, message: Message) -> FileStoreSegmentResult:
-        """Take one message of a transfer.  Thread-safe and process-safe.
+        """Take one message of a transfer.
 
-        When this returns, what the message brought is kept as the level says; the answer to a
-        repeat makes durable what it rests on.
+        When this returns, what the message brought survives as the level says, and so does what
+        the answer to a repeat rests on.
 
-        :param message: a ``dxlclient.message.Message``; only ``payload`` and ``other_fields`` are
-            read
-        :raises RequestError: the message is refused (a ``ValueError``); nothing was changed,
-            except that ``FileMismatchError`` ends the transfer
-        :raises LockTimeoutError: a lock was not had within ``lock_timeout``
-        :raises OSError: the disk failed; the transfer is at its last acknowledged segment and the
-            same message can be sent again
+        :param message: any object with ``payload`` (bytes) and ``other_fields`` (a mapping), such
+            as a ``dxlclient.message.Message``
+        :raises RequestError: the message is refused (a ``ValueError``).  Nothing was changed,
+            except that a ``FileMismatchError`` ends the transfer
+        :raises LockTimeoutError: others were busy for longer than ``lock_timeout``
+        :raises OSError: the disk failed.  The transfer is at its last acknowledged segment, and
+            the same message can be sent again
         :raises StoreClosedError: the manager is closed
         """
         request = parse(message, self._rules)
@@ -135,23 +139,25 @@ class FileStoreManager:
     # --- looking, and ends -------------------------------------------------------------------
 
     def transfers(self, prefix: str = "") -> list[TransferStatus]:
-        """The unfinished transfers, oldest first, as the journal has them.  Reads no staged byte
-        and takes no transfer's lock.
+        """The unfinished transfers, oldest first, as the journal has them.
 
-        :param prefix: only those whose id begins with it; the others cost nothing
+        No staged byte is read, and nobody who works on a transfer is waited for.
+
+        :param prefix: only transfers whose id begins with it; the others cost nothing
         """
         return self._run(lambda engine, deadline: engine.transfers(prefix, deadline))
 
     def count_transfers(self) -> int:
-        """How many unfinished transfers there are; listing them takes longer."""
+        """How many unfinished transfers there are.  Quicker than listing them."""
         return self._run(lambda engine, deadline: engine.count_transfers(deadline))
 
     def status(self, file_id: str) -> TransferStatus | None:
-        """One transfer, settled first: what is told can be built on.  ``None``: not known (never
-        begun, cancelled, expired, or finished longer than ``keep_completed`` ago).
+        """One transfer.  What a crash left of it is settled first, so the answer can be built on.
 
+        :return: ``None`` for one that is not known: never begun, cancelled, expired, or finished
+            longer than ``keep_completed`` ago
         :raises FieldError: no transfer can have that id
-        :raises LockTimeoutError: somebody works on the transfer for longer than ``lock_timeout``
+        :raises LockTimeoutError: others worked on it for longer than ``lock_timeout``
         :raises StagingDamagedError: somebody removed or changed its staged bytes
         """
         require_file_id(file_id)
@@ -162,9 +168,9 @@ class FileStoreManager:
 
         :param name: its name in the storage
         :param found: what ``stat`` says of it now
-        :return: lower-case hex, from its completion while inode, size and time of change are
-            those of the file that was published; else ``None``, also where a power loss may have
-            taken bytes or, as the level says, could yet take them
+        :return: lower-case hex.  ``None``: it is not known, since the file was not published by
+            this store within ``keep_completed``, was changed since (inode, size or time of
+            modification), or is not as durable as the level asks for
         :raises NameRefusedError: nothing is stored under such a name
         """
         path = self._rules.normalise(name, None)
@@ -173,23 +179,33 @@ class FileStoreManager:
     def cancel(self, file_id: str) -> FileStoreSegmentResult:
         """Drop an unfinished transfer, as a ``cancel`` message does.
 
+        When this returns it stays dropped, also after a power loss (not at level ``"none"``).  A
+        stored file is not touched.
+
+        :return: ``segments_received`` says how many segments were dropped; 0: no such transfer
         :raises FieldError: no transfer can have that id
+        :raises LockTimeoutError: others worked on it for longer than ``lock_timeout``
         """
         request = SegmentRequest(require_file_id(file_id), 0, b"", cancel=True)
         return self._run(lambda engine, deadline: engine.cancel(request, deadline))
 
     def expire(self) -> list[str]:
-        """Drop all transfers without activity for ``expire_after``, and forget completions older
-        than ``keep_completed``.  This happens by itself, a little after each answer.
+        """Drop all transfers without activity for ``expire_after``, and forget what was finished
+        longer than ``keep_completed`` ago.
 
-        :return: ids of the transfers dropped
+        It also happens by itself, bit by bit, after answers.  A transfer that somebody works on is
+        left alone, and not waited for.
+
+        :return: ids of the transfers that were dropped
         :raises ReplacedError: the store was removed or replaced meanwhile (an ``OSError``)
         """
         return self._run(lambda engine, deadline: engine.expire(deadline))
 
     def close(self) -> None:
-        """Wait for calls in flight, then let go of everything.  Unfinished transfers stay, for any
-        manager to go on with.  May be called more than once."""
+        """Wait for calls in flight, then let go of everything.
+
+        Unfinished transfers stay, for any manager to go on with.  May be called more than once.
+        """
         forks.here()
         self._closed = True
         self._calls.wait()

@@ -1,6 +1,6 @@
-"""The store on a DXL fabric: a service, a sender, a fetcher.
+"""The store on a DXL fabric: a service, and clients that send files and get them back.
 
-Importing this package does not import ``dxlclient`` (some 170 modules); using a name of it does.
+Importing this package does not import ``dxlclient`` (some 170 modules).  Using a name of it does.
 """
 
 from __future__ import annotations

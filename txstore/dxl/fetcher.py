@@ -35,11 +35,11 @@ _PART = ".txstore-part"
 
 
 class FileFetcher:
-    """Reads from the store behind a topic.
+    """Reads from the store behind a topic.  Used by one thread at a time, as its link is.
 
     :param link: the way to the fabric
     :param store_topic: topic of the store
-    :param segment_size: bytes an answer brings at most
+    :param segment_size: bytes that an answer brings at most
     """
 
     def __init__(
@@ -52,9 +52,9 @@ class FileFetcher:
         self._segment_size = segment_size
 
     def files(self, page: int = 1000) -> Iterator[ListedFile]:
-        """The stored files by name.
+        """The stored files, in the order of their names.
 
-        :param page: files a request asks for
+        :param page: files that one request asks for
         """
         after: str | None = None
         while True:
@@ -81,9 +81,12 @@ class FileFetcher:
     ) -> StoredVersion:
         """Bring a stored file to ``target``, which appears whole or not at all.
 
-        What an interrupted call brought lies beside ``target`` and is gone on with.
+        When this returns the file is verified and durable.  What an interrupted call brought lies
+        beside ``target``: the same call goes on with it.
 
-        :param progress: called with the bytes that are here and the size of the file
+        :param name: name of the stored file
+        :param target: where it goes; a file that is there is replaced
+        :param progress: called with the bytes that are here, and the size of the file
         :raises FileChangedError: the stored file was replaced on the way
         :raises RemoteError: there is none, or the name is refused
         :raises GaveUpError: the service did not answer for the link's ``retry_for`` seconds

@@ -35,14 +35,14 @@ SOONEST = 2.0
 
 
 class Link:
-    """Asks services on a fabric, over as many connections as it takes.
+    """A client's way to services on a fabric.  A lost connection is replaced by a new one.
 
-    To be used by one thread at a time; :attr:`stop` may be set by any.
+    Not thread-safe: one thread uses it at a time.  :attr:`stop` may be set by any.
 
     :param config_dir: folder with ``dxlclient.config``
     :param answer_timeout: seconds to wait for one answer
-    :param retry_for: seconds to go on asking without an answer
-    :param notice: called with a line of text when something has to be repeated
+    :param retry_for: seconds to go on while nothing is answered
+    :param notice: called with a line of text when a request has to be repeated
     :raises ConfigError: the configuration cannot work
     """
 
@@ -90,7 +90,11 @@ class Link:
     ) -> Any:
         """Ask one time.
 
-        :param timeout: seconds, instead of ``answer_timeout``
+        :param topic: where the service answers
+        :param payload: the request's bytes
+        :param fields: the request's fields
+        :param timeout: seconds to wait, instead of ``answer_timeout``
+        :return: the DXL response
         :raises NoAnswerError: there was no answer, for whatever reason
         :raises NotSentError: there was no connection; nobody got the request
         :raises RemoteError: the answer is an error
@@ -126,9 +130,9 @@ class Link:
     def first_timeout(self, topic: str) -> float:
         """Seconds after which a request is sent for the second time.
 
-        A killed service never answers what it had at hand, and a service that has not come back to
-        the broker yet never hears of it.  Where answers take milliseconds there is no need to wait
-        for it as long as for a slow one, since a request may come twice.
+        A killed service never answers what it had at hand, and one that has not come back to the
+        broker never hears of it.  Where answers take milliseconds it would be no use to wait long
+        for one that is lost.  It does no harm if a request comes twice.
         """
         slowest = self._slowest.get(topic, max(self._slowest.values(), default=None))
         if slowest is None:
@@ -138,17 +142,21 @@ class Link:
     def next_timeout(self, timeout: float, problem: NoAnswerError) -> float:
         """Seconds to wait for the same request after it got no answer within ``timeout``.
 
-        Longer each time, since the service may have become slow; but not at once as long as can
-        be: after an outage the service may come back later than the sender, and what is sent to
-        nobody meanwhile is not answered however long it is waited for.
+        Longer each time, since the service may have become slow.  But never the longest time at
+        once: after an outage the service may come back later than the sender, and what was sent
+        before went to nobody.
         """
         if isinstance(problem, NotSentError):
             return timeout
         return min(timeout * 2, self.answer_timeout)
 
     def ask(self, topic: str, payload: bytes, fields: Mapping[str, str] | None = None) -> Any:
-        """Ask until there is an answer, with growing pauses; the request is always the same.
+        """Ask until there is an answer, with growing pauses.  The request is always the same.
 
+        :param topic: where the service answers
+        :param payload: the request's bytes
+        :param fields: the request's fields
+        :return: the DXL response
         :raises RemoteError: the answer is an error that repeating does not mend
         :raises GaveUpError: ``retry_for`` is over
         :raises InterruptedSendError: :attr:`stop` is set

@@ -66,8 +66,8 @@ class SentFile:
     :ivar file_id: id of the transfer
     :ivar name: name it is stored under
     :ivar size: bytes
-    :ivar sha256: hex
-    :ivar segments: segments that this sender sent; 0 if the file was stored already
+    :ivar sha256: SHA-256 of the file, as lower-case hex
+    :ivar segments: segments that this sender sent; 0: the file was stored already
     :ivar resumed_from: bytes the store had already when this sender came
     """
 
@@ -95,12 +95,12 @@ class _TooLargeError(FabricError, RuntimeError):
 
 
 class FileSender:
-    """Sends files to the store behind a topic.
+    """Sends files to the store behind a topic.  Used by one thread at a time, as its link is.
 
     :param link: the way to the fabric
     :param store_topic: topic of the store
-    :param segment_size: bytes a segment; ``None`` for the largest that the broker takes
-    :raises ValueError: ``segment_size`` is more than any DXL broker takes, or nothing
+    :param segment_size: bytes in a segment; ``None``: the most that the broker takes
+    :raises ValueError: ``segment_size`` is less than 1, or more than any DXL broker takes
     """
 
     def __init__(
@@ -124,8 +124,10 @@ class FileSender:
     ) -> SentFile:
         """Send a file, going on where an earlier call for the same file stopped.
 
+        When this returns the file is stored, as durably as the service promises.
+
         :param path: the file
-        :param name: what to store it as; its own last part by default
+        :param name: what to store it as; by default its own last part
         :param progress: called at the start and after each segment
         :raises FileChangedError: the file changed on the way; it says what is left in the store
         :raises UnsendableNameError: the name is not UTF-8
@@ -156,7 +158,9 @@ class FileSender:
     def cancel(self, file_id: str) -> int:
         """Drop an unfinished transfer and its bytes.
 
-        :return: how many segments were dropped
+        :return: how many segments were dropped; 0: no such transfer
+        :raises RemoteError: the store refuses
+        :raises GaveUpError: the service did not answer for the link's ``retry_for`` seconds
         """
         fields = {FileStoreProp.ID: file_id, FileStoreProp.RESULT: FileStoreResultProp.CANCEL}
         # Upstream's service wants a number, though it makes no use of it.

@@ -11,18 +11,17 @@ from txstore import digest
 
 @dataclass(frozen=True)
 class TransferStatus:
-    """A transfer, as the journal has it.
+    """A transfer, as the journal has it.  A value: it does not change.
 
     :ivar file_id: its id
     :ivar segments_received: number of the last recorded segment
     :ivar bytes_received: bytes up to and with that segment
-    :ivar sha256: SHA-256 of those bytes as lower-case hex, worked out when it is first asked for;
-        ``None`` where telling it would mean to read them again (a worker without OpenSSL wrote
-        last)
+    :ivar sha256: SHA-256 of those bytes, as lower-case hex; ``None``: not known without reading
+        them (a worker without OpenSSL wrote last)
     :ivar created_at: when its first segment was recorded (UTC)
     :ivar updated_at: when it was last worked on (UTC)
-    :ivar state: ``"receiving"``; ``"publishing"``: the last segment came and the file is about to
-        appear in the storage; ``"stored"``: finished, and not yet forgotten
+    :ivar state: ``"receiving"``; ``"publishing"`` (the last segment came, the file is about to
+        appear in the storage); ``"stored"`` (finished, and not forgotten yet)
     """
 
     file_id: str

@@ -62,6 +62,8 @@ class Fault:
     :ivar forever: all matching calls from the n-th on
     :ivar after: the call is carried out first
     :ivar short: no error, but a write takes only half of what it is given
+    :ivar seen: how many matching calls there were
+    :ivar done: whether it has struck
     :raises OptionError: there is no such call, or it cannot fail like that (a ``ValueError``)
     """
 
@@ -137,8 +139,10 @@ class FaultPlan:
         forever: bool = False,
         after: bool = False,
     ) -> Fault:
-        """Let a call fail with an errno, from now on counted; SQLite's calls with SQLite's error
-        for it."""
+        """Let a call fail.  What is counted are the calls from now on; see ``Fault``.
+
+        :param error: errno; SQLite's calls fail with what SQLite makes of it
+        """
         return self.add(Fault(call, nth, error, path, forever, after))
 
     def shorten(self, *, nth: int = 1, path: str = "", forever: bool = False) -> Fault:

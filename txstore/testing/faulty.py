@@ -52,17 +52,17 @@ logging.getLogger("txstore.local.journal.journal").addFilter(_is_of_the_living)
 
 
 class FaultyDisk(Disk):
-    """The disk of one process, which can die on command.
+    """The disk of one process, which can fail and die on command.  Thread-safe.
 
-    Pass it to one manager as ``disk=``; several managers may share it like threads of a process.
-    When a crash has struck, every call of every thread raises ``SimulatedCrash`` and does nothing,
-    until ``bury`` lets go of what the process had open, as the kernel does; then another manager,
-    over the same folders and with another disk, can go on.
+    Pass it to a manager as ``disk=``; managers that share it are like threads of one process.  When
+    a crash has struck, every call of every thread raises ``SimulatedCrash`` and does nothing.
+    ``bury`` then lets go of what the process had open, as the kernel does.  After that another
+    manager, over the same folders and with another disk, can go on.
 
     :param faults: what goes wrong; by default nothing yet
-    :ivar full: no block is left: no file grows and no folder can be made, whereas empty files can,
-        and what is there can be overwritten, renamed and removed.  What SQLite writes by itself is
-        not seen here; the journal keeps space of its own for such days
+    :ivar full: whether no block is left.  Then no file grows and no folder can be made.  Empty
+        files can be made, and what is there can be overwritten, renamed and removed.  What SQLite
+        writes by itself is not seen here: the journal keeps space of its own for such days
     :ivar dead: whether a crash has struck
     """
 

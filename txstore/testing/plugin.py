@@ -41,10 +41,12 @@ def txstore_store() -> Iterator[FileStoreManager]:
 
 @pytest.fixture
 def txstore_disk() -> Iterator[FaultyDisk]:
-    """A disk to open a store with, whose ``faults`` say what goes wrong::
+    """A disk to open a store with.
 
-    store = FileStoreManager(tmp_path, disk=txstore_disk)
-    txstore_disk.faults.fail("flush", errno.EIO, nth=2)
+    Its ``faults`` say what goes wrong::
+
+        store = FileStoreManager(tmp_path, disk=txstore_disk)
+        txstore_disk.faults.fail("flush", errno.EIO, nth=2)
     """
     from txstore.testing.faulty import FaultyDisk
 
