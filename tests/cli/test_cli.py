@@ -14,10 +14,10 @@ import pytest
 from cli_driver import after_ack, run, run_process
 from dxlclient.message import Request
 
-import txstore.cli.commands as commands
 from txstore import FileStoreManager, FileStoreSegmentResult, TransferStatus
-from txstore.cli.display import human, shown
+from txstore.cli.commands import ls
 from txstore.cli.problems import explain
+from txstore.cli.text import human, shown
 from txstore.errors import (
     JournalDamagedError,
     JournalError,
@@ -223,7 +223,7 @@ def test_segment_size_is_taken_with_and_without_a_unit(
             sent.append(message)
             return super().store_segment(message)
 
-    monkeypatch.setattr(commands, "FileStoreManager", Counting)
+    monkeypatch.setattr("txstore.cli.storage.FileStoreManager", Counting)
     (tmp_path / "f").write_bytes(b"1" * (9 * 1024))
     run("put", tmp_path / "f", "--storage-dir", tmp_path / "s", "--segment-size", text)
     assert len(sent) == segments
@@ -235,11 +235,23 @@ def test_help_lists_the_commands() -> None:
         assert f"Usage: txstore {command} " in run(command, "--help").stdout
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["send", "--help"], ["ls"]], ids=" ".join)
-def test_without_a_fabric_its_library_is_not_loaded(storage: Path, arguments: list[str]) -> None:
-    setup = "import sys\nsys.modules['dxlclient'] = None\n"
-    store = ["--storage-dir", storage] if arguments == ["ls"] else []
-    run_process(*arguments, *store, setup=setup)
+@pytest.mark.parametrize(
+    ("arguments", "unused"),
+    [
+        (["--version"], ["sqlalchemy", "dxlclient", "rich.console"]),
+        (["--help"], ["sqlalchemy", "dxlclient", "rich.console"]),
+        (["send", "--help"], ["sqlalchemy", "dxlclient", "rich.console"]),
+        (["ls", "--storage-dir", "{}"], ["alembic", "txstore.dxl", "rich.console"]),
+        (["put", __file__, "--storage-dir", "{}"], ["alembic", "txstore.dxl", "rich.console"]),
+        (["files", "--help"], ["txstore.cli.commands.put"]),
+    ],
+    ids=str,
+)
+def test_what_a_command_does_not_use_is_not_loaded(
+    storage: Path, arguments: list[str], unused: list[str]
+) -> None:
+    setup = f"import sys\nsys.modules.update(dict.fromkeys({unused}))\n"
+    run_process(*(argument.format(storage) for argument in arguments), setup=setup)
 
 
 @pytest.mark.parametrize("missing", ["click", "rich"])
@@ -407,4 +419,4 @@ def test_ages_are_for_people(storage: Path, seconds: float, text: str) -> None:
     with FileStoreManager(storage) as store:
         transfer = store.transfers()[0]
     now = transfer.updated_at + timedelta(seconds=seconds)
-    assert commands._as_row(transfer, now)[3] == text
+    assert ls._as_row(transfer, now)[3] == text

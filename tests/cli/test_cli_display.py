@@ -9,7 +9,8 @@ import sys
 import pytest
 from rich.progress import Task, TaskID
 
-from txstore.cli.display import BarDisplay, PlainDisplay, Rate
+from txstore.cli.bar import BarDisplay, Rate
+from txstore.cli.display import PlainDisplay
 
 MIB = 2**20
 

@@ -44,8 +44,20 @@ def test_the_entry_point_is_cheap_to_import() -> None:
     assert not loaded & {"sqlalchemy", "alembic", "filelock", "dxlclient", "click", "rich"}
 
 
-@pytest.mark.parametrize("module", ["click", "rich.progress", "sqlalchemy"])
-def test_ctrl_c_while_the_command_is_loaded_ends_it_quietly(tmp_path: Path, module: str) -> None:
+@pytest.mark.parametrize(
+    ("command", "module"),
+    [
+        (["ls", "--storage-dir"], "click"),
+        (["ls", "--storage-dir"], "sqlalchemy"),
+        (["put", __file__, "--storage-dir"], "sqlalchemy"),
+        (["files", "--config"], "dxlclient"),
+        (["serve"], "dxlclient"),
+    ],
+    ids=str,
+)
+def test_ctrl_c_while_the_command_is_loaded_ends_it_quietly(
+    tmp_path: Path, command: list[str], module: str
+) -> None:
     setup = f"""
 import os, signal, sys
 class Finder:
@@ -54,7 +66,7 @@ class Finder:
             {CTRL_C}
 sys.meta_path.insert(0, Finder())
 """
-    result = run_process("ls", "--storage-dir", tmp_path, setup=setup, code=130)
+    result = run_process(*command, tmp_path, setup=setup, code=130)
     assert (result.stdout, result.stderr) == ("", "")
 
 

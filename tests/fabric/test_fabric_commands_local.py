@@ -12,8 +12,9 @@ import pytest
 from click.testing import CliRunner
 from local_link import Handler, LocalLink, Message, local
 
+from txstore.cli.commands import get, send
 from txstore.cli.problems import explain
-from txstore.dxl import FabricError, commands
+from txstore.dxl import FabricError
 from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC, ErrorReply, Reply
 
 Run = Callable[..., "tuple[int, str]"]
@@ -36,7 +37,8 @@ def run(link: LocalLink, monkeypatch: pytest.MonkeyPatch) -> Run:
         except (FabricError, OSError) as error:
             raise SystemExit(f"Error: {explain(error)}") from error
 
-    monkeypatch.setattr(commands, "connected", connected)
+    for module in (get, send):
+        monkeypatch.setattr(module, "connected", connected)
 
     def run(command: Any, *arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(command, [*map(str, arguments), "--config", "my config"])
@@ -51,19 +53,19 @@ def test_a_file_whose_name_is_no_text_does_not_stop_the_others(
 ) -> None:
     strange = tmp_path / os.fsdecode(b"strange\xff")
     strange.write_bytes(b"strange")
-    code, output = run(commands.send, strange, path)
+    code, output = run(send.send, strange, path)
     assert code == 1
     assert r"'strange\udcff' is not UTF-8 and cannot be sent" in output
     assert output.count("--to") == 1
     assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
-    code, output = run(commands.send, strange, "--to", "plain")
+    code, output = run(send.send, strange, "--to", "plain")
     assert code == 0, output
     assert (tmp_path / "storage" / "plain").read_bytes() == b"strange"
 
 
 def test_what_cannot_be_sent_is_not_said_to_be_sent(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    code, output = run(commands.send, tmp_path, tmp_path / "fifo", tmp_path / "nothing")
+    code, output = run(send.send, tmp_path, tmp_path / "fifo", tmp_path / "nothing")
     assert code == 1
     lines = output.splitlines()
     assert [line.startswith("Error: ") for line in lines] == [True] * 3, output
@@ -81,7 +83,7 @@ def test_a_file_that_changed_tells_how_to_drop_what_was_sent(
 
     link.serve_on(topic)
     link.override[topic] = change
-    code, output = run(commands.send, path, "--segment-size", "600", "--topic", topic)
+    code, output = run(send.send, path, "--segment-size", "600", "--topic", topic)
     assert code == 1
     (left,) = link.manager.transfers()
     expected = f"txstore cancel {left.file_id} --config 'my config'"
@@ -95,7 +97,7 @@ def test_a_file_that_changed_tells_how_to_drop_what_was_sent(
 def test_a_segment_larger_than_brokers_take_is_refused(
     run: Run, path: Path, size: object, code: int
 ) -> None:
-    found, output = run(commands.send, path, "--segment-size", size)
+    found, output = run(send.send, path, "--segment-size", size)
     assert (found, str(LARGEST_SEGMENT) in output) == (code, code == 2), output
 
 
@@ -103,13 +105,13 @@ def test_a_segment_larger_than_brokers_take_is_refused(
 def test_a_target_that_cannot_be_is_refused_before_anything_is_got(
     run: Run, link: LocalLink, tmp_path: Path, path: Path, target: str
 ) -> None:
-    assert run(commands.send, path)[0] == 0
+    assert run(send.send, path)[0] == 0
     targets = tmp_path / "targets"
     (targets / "folder" / path.name).mkdir(parents=True)
     os.mkfifo(targets / "fifo")
     before = sorted(targets.rglob("*"))
     link.faults = iter(["no request is expected"])
-    code, output = run(commands.get, path.name, "--output", f"{targets}/{target}")
+    code, output = run(get.get, path.name, "--output", f"{targets}/{target}")
     assert (code, next(link.faults, "")) == (1, "no request is expected")
     assert output.startswith(f"Error: '{targets}/{target.split('/')[0]}"), output
     assert sorted(targets.rglob("*")) == before
@@ -118,7 +120,7 @@ def test_a_target_that_cannot_be_is_refused_before_anything_is_got(
 
 @pytest.mark.parametrize("name", ["", "/"])
 def test_what_is_no_name_is_wrong_usage(run: Run, name: str) -> None:
-    assert run(commands.get, name)[0] == 2
+    assert run(get.get, name)[0] == 2
 
 
 def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
@@ -132,7 +134,7 @@ def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
     other = tmp_path / "other"
     other.write_bytes(b"other")
     link.override[STORE_TOPIC] = cancelled
-    code, output = run(commands.send, path, other, "--segment-size", "600")
+    code, output = run(send.send, path, other, "--segment-size", "600")
     assert code == 1
     assert f"Error: {path}: cancelled: its transfer" in output
     assert (tmp_path / "storage" / "other").read_bytes() == b"other"

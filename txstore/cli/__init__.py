@@ -7,7 +7,6 @@ it the command says so instead of showing a traceback.
 from __future__ import annotations
 
 import importlib.util
-import signal
 import sys
 
 from txstore.cli.interrupts import INTERRUPTED, end_at_once, on_ctrl_c
@@ -15,7 +14,8 @@ from txstore.cli.interrupts import INTERRUPTED, end_at_once, on_ctrl_c
 
 def main() -> None:
     """Run the command with the process's arguments and exit with its code."""
-    # Imports take a moment, and an exception in the middle of one is not always passed on.
+    # Imports take a moment, and an exception in the middle of one is not always passed on.  A
+    # command has exceptions once it has something to let go of.
     on_ctrl_c(end_at_once)
     missing = [name for name in ("click", "rich") if importlib.util.find_spec(name) is None]
     if missing:
@@ -27,7 +27,6 @@ def main() -> None:
     from txstore.cli.ending import code_of
 
     try:
-        on_ctrl_c(signal.default_int_handler)
         code = code_of(txstore)
     except KeyboardInterrupt:
         code = INTERRUPTED

@@ -10,9 +10,9 @@ from typing import TextIO
 
 import click
 
-from txstore.cli.display import say
 from txstore.cli.interrupts import INTERRUPTED
 from txstore.cli.problems import explain
+from txstore.cli.text import say
 
 
 def code_of(command: click.Command) -> int:

@@ -27,6 +27,12 @@ def on_ctrl_c(handler: Callable[[int, FrameType | None], object]) -> None:
         signal.signal(signal.SIGINT, handler)
 
 
+def raise_on_ctrl_c() -> None:
+    """From now on Ctrl-C is a ``KeyboardInterrupt``: something is under way that is to be let go
+    of.  To be called after the imports that this needs, in whose middle it might be lost."""
+    on_ctrl_c(signal.default_int_handler)
+
+
 class Interruption:
     """Ctrl-C takes effect between two steps, where nothing is under way; a second one at once."""
 

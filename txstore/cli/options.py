@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -21,6 +22,24 @@ def folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str
     return value
 
 
+def folders(*, required: bool = True) -> Callable[[Command], Command]:
+    """The options that say which store is meant."""
+    storage = click.option(
+        "--storage-dir",
+        required=required,
+        callback=folder,
+        metavar="DIR",
+        help="Folder that finished files appear in.",
+    )
+    working = click.option(
+        "--working-dir",
+        callback=folder,
+        metavar="DIR",
+        help="Folder of the journal and of unfinished transfers. [default: .workdir in the former]",
+    )
+    return lambda command: storage(working(command))
+
+
 def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """Bytes a message."""
     try:
@@ -36,5 +55,21 @@ def duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """Seconds."""
     try:
         return parse_duration(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from error
+
+
+def topic_option(**settings: Any) -> Callable[[Command], Command]:
+    """``--topic``: one that messages can be sent to."""
+    return click.option("--topic", callback=_topic, metavar="TOPIC", **settings)
+
+
+def _topic(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    from txstore.dxl.protocol import checked_topic
+
+    try:
+        return checked_topic(value)
     except ValueError as error:
         raise click.BadParameter(f"{error}.", ctx, param) from error

@@ -26,13 +26,16 @@ import re
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from txstore import FileStoreManager, TransferStatus
 from txstore.cli.problems import CommandError
 from txstore.cli.source import PrefixHash, Source, SourceError
 from txstore.constants import FileStoreProp, FileStoreResultProp
 from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
 from txstore.protocol.request import LocalMessage
+
+if TYPE_CHECKING:
+    from txstore import FileStoreManager, TransferStatus
 
 # What an id may not hold, and what a shell would not take as it is.
 _NOT_IN_IDS = re.compile(r"[^\w-]+")

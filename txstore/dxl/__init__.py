@@ -1,6 +1,6 @@
 """The store on a DXL fabric: a service, and clients that send files and get them back.
 
-Importing this package does not import ``dxlclient`` (some 170 modules).  Using a name of it does.
+Importing this package does not import ``dxlclient`` (some 170 modules).  Using a class of it does.
 """
 
 from __future__ import annotations
@@ -8,43 +8,34 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from txstore.errors import (
+    ConfigError,
+    FabricError,
+    FileChangedError,
+    GaveUpError,
+    InterruptedSendError,
+    NoAnswerError,
+    NoConnectionError,
+    RemoteError,
+    TransferCancelledError,
+    UnsendableNameError,
+)
+
 if TYPE_CHECKING:
     from txstore.dxl.config import ServiceConfig
-    from txstore.dxl.errors import (
-        ConfigError,
-        FabricError,
-        FileChangedError,
-        GaveUpError,
-        InterruptedSendError,
-        NoAnswerError,
-        NoConnectionError,
-        RemoteError,
-        TransferCancelledError,
-        UnsendableNameError,
-    )
     from txstore.dxl.fetcher import FileFetcher
     from txstore.dxl.link import Link
     from txstore.dxl.sender import FileSender, SendProgress, SentFile
     from txstore.dxl.service import FileTransferService
 
 _HOMES = {
-    "ConfigError": "errors",
-    "FabricError": "errors",
-    "FileChangedError": "errors",
     "FileFetcher": "fetcher",
     "FileSender": "sender",
     "FileTransferService": "service",
-    "GaveUpError": "errors",
-    "InterruptedSendError": "errors",
     "Link": "link",
-    "NoAnswerError": "errors",
-    "NoConnectionError": "errors",
-    "RemoteError": "errors",
     "SendProgress": "sender",
     "SentFile": "sender",
     "ServiceConfig": "config",
-    "TransferCancelledError": "errors",
-    "UnsendableNameError": "errors",
 }
 
 __all__ = [

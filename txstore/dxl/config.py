@@ -14,8 +14,8 @@ from configparser import Error as ConfigSyntaxError
 from dataclasses import dataclass, field, replace
 from typing import TypeVar, cast, get_args
 
-from txstore.dxl.errors import ConfigError
 from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
+from txstore.errors import ConfigError
 from txstore.options import Level
 from txstore.sizes import parse_duration, parse_size
 

@@ -25,7 +25,8 @@ from dxlclient.client_config import DxlClientConfig
 from dxlclient.message import ErrorResponse, Message, Request, Response
 from dxlclient.service import ServiceRegistrationInfo
 
-from txstore.dxl.errors import (
+from txstore.dxl.protocol import ErrorReply, Reply
+from txstore.errors import (
     ConfigError,
     FabricError,
     NoAnswerError,
@@ -33,7 +34,6 @@ from txstore.dxl.errors import (
     RemoteError,
     UnsendableTextError,
 )
-from txstore.dxl.protocol import ErrorReply, Reply
 
 logger = logging.getLogger(__name__)
 

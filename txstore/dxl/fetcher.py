@@ -11,13 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, BinaryIO
 
-from txstore.dxl.errors import (
-    DamagedAnswerError,
-    FabricError,
-    FileChangedError,
-    GetRunningError,
-    RemoteError,
-)
 from txstore.dxl.link import Link
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
@@ -28,6 +21,13 @@ from txstore.dxl.protocol import (
     Topics,
     decode_json,
     encode_json,
+)
+from txstore.errors import (
+    DamagedAnswerError,
+    FabricError,
+    FileChangedError,
+    GetRunningError,
+    RemoteError,
 )
 
 _BLOCK = 1024 * 1024

@@ -11,7 +11,9 @@ from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
-from txstore.dxl.errors import (
+from txstore.dxl.fabric import REACH_TIMEOUT, Connection, load_client_config
+from txstore.dxl.protocol import FABRIC_ERROR, ErrorKind
+from txstore.errors import (
     FabricError,
     GaveUpError,
     InterruptedSendError,
@@ -19,8 +21,6 @@ from txstore.dxl.errors import (
     NotSentError,
     RemoteError,
 )
-from txstore.dxl.fabric import REACH_TIMEOUT, Connection, load_client_config
-from txstore.dxl.protocol import FABRIC_ERROR, ErrorKind
 
 logger = logging.getLogger(__name__)
 

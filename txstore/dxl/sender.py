@@ -9,16 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from txstore import FileStoreProp, FileStoreResultProp
-from txstore.dxl.errors import (
-    FabricError,
-    FileChangedError,
-    NoAnswerError,
-    NoFreeIdError,
-    NotSentError,
-    RemoteError,
-    TransferCancelledError,
-    UnsendableNameError,
-)
 from txstore.dxl.link import Link, Patience, is_temporary
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
@@ -32,6 +22,16 @@ from txstore.dxl.protocol import (
     encode_json,
 )
 from txstore.dxl.source import Source
+from txstore.errors import (
+    FabricError,
+    FileChangedError,
+    NoAnswerError,
+    NoFreeIdError,
+    NotSentError,
+    RemoteError,
+    TransferCancelledError,
+    UnsendableNameError,
+)
 
 #: Bytes that a segment of automatic size is never less than, and the tries before it is halved.
 SMALLEST_SEGMENT = 32 * 1024

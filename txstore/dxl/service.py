@@ -12,11 +12,17 @@ from typing import Any
 
 from txstore import FileStoreManager
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.errors import FabricError, NoAnswerError, NoConnectionError
 from txstore.dxl.fabric import Connection, load_client_config
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
-from txstore.errors import ReplacedError, StoreClosedError, TxStoreError
+from txstore.errors import (
+    FabricError,
+    NoAnswerError,
+    NoConnectionError,
+    ReplacedError,
+    StoreClosedError,
+    TxStoreError,
+)
 from txstore.limits import Limits
 
 logger = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from txstore import FileStoreProp, FileStoreResultProp
-from txstore.dxl.errors import FileChangedError
+from txstore.errors import FileChangedError
 
 #: Ids tried for one file: each that another transfer holds costs one.
 MOST_IDS = 20

@@ -1,7 +1,4 @@
-"""What the commands on a fabric have in common: options, the way there, Ctrl-C, exit codes.
-
-Importing this module is cheap: the fabric's library is imported when it is needed.
-"""
+"""What the commands on a fabric have in common: options, the way there, Ctrl-C, exit codes."""
 
 from __future__ import annotations
 
@@ -15,28 +12,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from txstore.cli import options
-from txstore.cli.display import shown
+from txstore.cli.interrupts import INTERRUPTED, raise_on_ctrl_c
+from txstore.cli.options import Command, folder, topic_option
 from txstore.cli.problems import explain
-from txstore.dxl.protocol import STORE_TOPIC, checked_topic
+from txstore.cli.text import shown
+from txstore.dxl.protocol import STORE_TOPIC
+from txstore.dxl.signals import relayed
+from txstore.errors import ConfigError, FabricError, InterruptedSendError
 
 if TYPE_CHECKING:
-    from txstore.dxl.link import Link
+    from txstore.dxl import Link
 
 FAILED = 1
 BAD_CONFIG = 78
-INTERRUPTED = 130
 
 
-def topic_option(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """A topic that messages can be sent to."""
-    try:
-        return value if value is None else checked_topic(value)
-    except ValueError as error:
-        raise click.BadParameter(f"{error}.", ctx, param) from error
-
-
-def fabric_options(command: options.Command) -> options.Command:
+def fabric_options(command: Command) -> Command:
     """The options that say which store, and how long to wait for it."""
     for option in (
         click.option(
@@ -55,18 +46,15 @@ def fabric_options(command: options.Command) -> options.Command:
             metavar="SECONDS",
             help="How long to wait for one answer.",
         ),
-        click.option(
-            "--topic",
-            callback=topic_option,
+        topic_option(
             default=STORE_TOPIC,
-            metavar="TOPIC",
             help="Topic of the store. [default: that of the file transfer service]",
         ),
         click.option(
             "--config",
             "config_dir",
             required=True,
-            callback=options.folder,
+            callback=folder,
             metavar="DIR",
             help="Folder with dxlclient.config, which selects the fabric.",
         ),
@@ -78,8 +66,9 @@ def fabric_options(command: options.Command) -> options.Command:
 @contextmanager
 def connected(config_dir: str, timeout: float, retry_for: float) -> Iterator[Link]:
     """A link; what goes wrong on it ends the command with a message."""
-    from txstore.dxl.errors import ConfigError, FabricError, InterruptedSendError
-    from txstore.dxl.link import Link
+    from txstore.dxl import Link
+
+    raise_on_ctrl_c()
 
     def notice(text: str) -> None:
         click.echo(shown(text), err=True)
@@ -108,8 +97,6 @@ def _quiet_library() -> None:
 @contextmanager
 def ctrl_c(link: Link) -> Iterator[threading.Event]:
     """The first Ctrl-C stops the link, the next one sets the event."""
-    from txstore.dxl.signals import relayed
-
     again = threading.Event()
 
     def came() -> None:

@@ -1,0 +1,110 @@
+"""``txstore serve``: the configuration checked, then one worker or a supervisor of several."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import click
+
+from txstore.cli.fabric import BAD_CONFIG
+from txstore.cli.interrupts import raise_on_ctrl_c
+from txstore.cli.options import folder
+from txstore.cli.problems import explain
+from txstore.cli.text import say, shown
+from txstore.errors import ConfigError, OptionError
+from txstore.protocol.names import is_within
+
+if TYPE_CHECKING:
+    from txstore.dxl import ServiceConfig
+
+
+@click.command()
+@click.argument("config_dir", metavar="CONFIG_DIR", callback=folder)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that serve, each started again when it dies.",
+)
+def serve(config_dir: str, workers: int) -> None:
+    """Store what senders on a DXL fabric send.
+
+    CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
+    them. Prints a line when requests are answered; stops cleanly on SIGTERM, SIGHUP and Ctrl-C.
+    Exits with code 78 at once if the configuration cannot work, with 75 when the storage or the
+    working dir was removed or replaced: start it again then.
+    """
+    from txstore.dxl import FileTransferService
+    from txstore.dxl.heartbeat import Heartbeat
+    from txstore.dxl.supervisor import Supervisor
+    from txstore.dxl.worker import serve_until_told, set_up_logging
+
+    raise_on_ctrl_c()
+    try:
+        config = _checked_config(config_dir)
+        set_up_logging(config)
+    except (ConfigError, OSError, ValueError) as error:
+        click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
+        sys.exit(BAD_CONFIG)
+
+    for what in config.ignored:
+        logging.getLogger("txstore.dxl").warning("Ignored: %s", what)
+
+    def ready() -> None:
+        who = "1 worker" if workers == 1 else f"{workers} workers"
+        # It serves, whether or not somebody reads this.
+        say(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
+        _tell_systemd("READY=1")
+
+    watched = "WATCHDOG_USEC" in os.environ
+    alive = Heartbeat(lambda: _tell_systemd("WATCHDOG=1") if watched else None)
+    if workers > 1:
+        sys.exit(Supervisor(config, workers, ready, alive).run())
+    service = FileTransferService(config, on_round=alive)
+    sys.exit(serve_until_told(service, ready, threading.Event()))
+
+
+def _checked_config(config_dir: str) -> ServiceConfig:
+    from txstore.dxl import ServiceConfig
+    from txstore.dxl.fabric import load_client_config
+    from txstore.dxl.service import open_store
+
+    config = ServiceConfig.load(config_dir)
+    load_client_config(config.config_dir)
+    try:
+        open_store(config).close()
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            config.path, f"[General] {_option_at_fault(config, error)}: {explain(error)}"
+        ) from error
+    return config
+
+
+def _option_at_fault(config: ServiceConfig, error: Exception) -> str:
+    if isinstance(error, OptionError):
+        first, *rest = error.option.split("_")
+        return first + "".join(word.capitalize() for word in rest)
+    path, working_dir = getattr(error, "filename", None), config.working_dir
+    if not isinstance(path, str) or working_dir is None or is_within(config.storage_dir, path):
+        return "storageDir"
+    # Where a folder above it cannot be made, that one is named.
+    at_fault = is_within(path, working_dir) or is_within(working_dir, path)
+    return "workingDir" if at_fault else "storageDir"
+
+
+def _tell_systemd(state: str) -> None:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    # Nobody may listen there any more: it is only a word on the way, and no reason to end.
+    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
+    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as notify:
+        notify.connect("\0" + address[1:] if address.startswith("@") else address)
+        notify.sendall(state.encode())
