@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from txstore.protocol.status import TransferStatus
     from txstore.store import FileStoreManager, FileStoreSegmentResult
 
+__version__ = "0.1.0"
+
 _HOMES = {
     "FileStoreManager": "store",
     "FileStoreProp": "constants",

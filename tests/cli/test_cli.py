@@ -238,7 +238,7 @@ def test_help_lists_the_commands() -> None:
 @pytest.mark.parametrize(
     ("arguments", "unused"),
     [
-        (["--version"], ["sqlalchemy", "dxlclient", "rich.console"]),
+        (["--version"], ["sqlalchemy", "dxlclient", "rich.console", "importlib.metadata"]),
         (["--help"], ["sqlalchemy", "dxlclient", "rich.console"]),
         (["send", "--help"], ["sqlalchemy", "dxlclient", "rich.console"]),
         (["ls", "--storage-dir", "{}"], ["alembic", "txstore.dxl", "rich.console"]),

@@ -13,6 +13,8 @@ from importlib import import_module
 
 import click
 
+from txstore import __version__
+
 _COMMANDS = ("cancel", "expire", "files", "get", "ls", "put", "send", "serve")
 
 
@@ -30,6 +32,6 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="txstore", message="%(prog)s %(version)s")
+@click.version_option(__version__, message="%(prog)s %(version)s")
 def txstore() -> None:
     """Store files so that they survive being interrupted at any moment."""
