@@ -505,7 +505,7 @@ VALUES: dict[str, Any] = {
     "number": 28,
     "what": "journal",
     "found": "0009",
-    "supported": "0004",
+    "supported": "0005",
     "fstype": "nfs4",
     "platform": "nt",
     "limit": 100,

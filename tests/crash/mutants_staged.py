@@ -88,11 +88,11 @@ STAGED = [
             Patch(
                 "Transfers.drop",
                 """\
-                if not self._records.delete(row, call):
+                if not self._records.delete(row, call, event):
                     return False""",
                 """\
                 self._staging.remove(row.staging)
-                if not self._records.delete(row, call):
+                if not self._records.delete(row, call, event):
                     return False""",
             ),
         ),

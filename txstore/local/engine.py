@@ -30,7 +30,7 @@ from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
 from txstore.local.housekeeping import Housekeeping
 from txstore.local.intents import Intents
-from txstore.local.journal.rows import Transfer
+from txstore.local.journal.rows import Event, Transfer
 from txstore.local.journal.upgrade import open_records
 from txstore.local.locks import Locks
 from txstore.local.publish import Publisher
@@ -303,7 +303,8 @@ class LocalEngine:
             row = self._records.find(request.file_id, call)
         segments = row.segments if row is not None else 0
         if row is not None:
-            if not self._transfers.drop(row, call):
+            event = Event.dropped("cancelled", row, call.at, request.sender)
+            if not self._transfers.drop(row, call, event):
                 raise self._transfers.taken_over(row)
             logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
         elif self._level.keeps_files:

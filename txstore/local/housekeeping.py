@@ -21,7 +21,7 @@ from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging, stripe_in
 from txstore.local.intents import Intents
 from txstore.local.journal.records import Records
-from txstore.local.journal.rows import Transfer
+from txstore.local.journal.rows import Event, Transfer
 from txstore.local.locks import Locks
 from txstore.local.transfers import Transfers
 from txstore.process import threads
@@ -199,7 +199,7 @@ class Housekeeping:
                 # Its time begins now.
                 self._records.save(current, current.stamped(call.at), call)
                 return False
-            return self._records.delete(current, call)
+            return self._records.delete(current, call, Event.dropped("expired", current, call.at))
 
     def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""

@@ -88,7 +88,7 @@ class Publisher:
         call: Call,
     ) -> None:
         """Publish a file that came in one segment.  On return it is durable, as the level says;
-        its completion is recorded, not flushed.
+        its completion is recorded, and flushed only where somebody follows the events.
 
         :raises NameRefusedError: nothing may be stored there; nothing was changed
         """
@@ -120,7 +120,10 @@ class Publisher:
             ticks=call.at.ticks,
             durable=int(self._keeps),
         )
-        self._records.complete(done, None, call)
+        self._records.complete(done, None, request.sender, call)
+        if self._keeps and self._records.has_consumers(call):
+            # A power loss would take the event of a file that is there and was answered.
+            self._records.flush(call)
 
     def _publish_staged(
         self,
@@ -207,6 +210,7 @@ class Publisher:
             publish_last=hashlib.sha256(request.payload).digest(),
             publish_flushed=int(flushed),
             publish_over=self.standing(place, parents),
+            publish_sender=request.sender,
         )
         self._staging.check_in_place(staged)
         self._transfers.save(row, intent, call)
@@ -276,7 +280,7 @@ class Publisher:
             ticks=call.at.ticks,
             durable=int(bool(careful)),
         )
-        if not self._records.complete(done, row, call):
+        if not self._records.complete(done, row, row.publish_sender, call):
             raise self._transfers.taken_over(row)
         if careful:
             # An intent that comes back would find no staging file, and, once another file is

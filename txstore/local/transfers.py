@@ -14,7 +14,7 @@ from txstore.local.files.home import Home
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
 from txstore.local.journal.records import Records
-from txstore.local.journal.rows import Transfer
+from txstore.local.journal.rows import Event, Transfer
 from txstore.options import Durability
 
 _CHUNK = 1024 * 1024  # bytes copied at once
@@ -91,12 +91,13 @@ class Transfers:
         self._staging.remove(row.staging)
         return taken
 
-    def drop(self, row: Transfer, call: Call) -> bool:
+    def drop(self, row: Transfer, call: Call, event: Event | None = None) -> bool:
         """End a transfer: first its row, then its bytes, so that no row is without them.
 
+        :param event: that tells of it, where it is to be told
         :return: ``False`` where another worker changed it meanwhile: then nothing was done
         """
-        if not self._records.delete(row, call):
+        if not self._records.delete(row, call, event):
             return False
         self.discard([row.staging], call)
         return True

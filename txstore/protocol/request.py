@@ -78,6 +78,7 @@ class SegmentRequest:
     :ivar path: that, normalised, relative to the storage dir
     :ivar size: bytes that the whole file has, likewise
     :ivar like: that of a ``LocalMessage``
+    :ivar sender: who sent a message that ends a transfer, where that is known
     :ivar file_id: the id given, or a fresh lower-case uuid4
     """
 
@@ -90,6 +91,7 @@ class SegmentRequest:
     path: str | None = None
     size: int | None = None
     like: os.stat_result | None = None
+    sender: str | None = None
     file_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -125,7 +127,8 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
         )
     result = fields.get(FileStoreProp.RESULT)
     if result == FileStoreResultProp.CANCEL:
-        return SegmentRequest(check_file_id(fields.get(FileStoreProp.ID)), 0, b"", cancel=True)
+        file_id = check_file_id(fields.get(FileStoreProp.ID))
+        return SegmentRequest(file_id, 0, b"", cancel=True, sender=_sender(message))
 
     number = _segment_number(fields)
     file_id = check_file_id(fields.get(FileStoreProp.ID), number)
@@ -151,7 +154,19 @@ def parse(message: Message, rules: NameRules) -> SegmentRequest:
         )
     payload = _payload(_attribute(message, "payload"), file_id)
     like = message.like if isinstance(message, LocalMessage) else None
-    return SegmentRequest(file_id, number, payload, False, store, name or None, path, size, like)
+    sender = _sender(message) if store is not None else None
+    return SegmentRequest(
+        file_id, number, payload, False, store, name or None, path, size, like, sender
+    )
+
+
+def _sender(message: object) -> str | None:
+    """Who sent a message, as messages of dxlclient say; nothing rests on it, so what cannot be
+    shown is left out."""
+    sender = getattr(message, "source_client_id", None)
+    if isinstance(sender, str) and sender.isprintable() and 0 < len(sender) <= _ID_LENGTH:
+        return sender
+    return None
 
 
 def _attribute(message: object, name: str) -> Any:

@@ -16,8 +16,16 @@ from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError
 from txstore.local.clock import Cutoff, Moment
 from txstore.local.journal.journal import Journal, Write
-from txstore.local.journal.rows import Completion, Transfer
-from txstore.local.journal.schema import REVISION, completion, store, transfer, version
+from txstore.local.journal.rows import Completion, Event, Transfer
+from txstore.local.journal.schema import (
+    REVISION,
+    completion,
+    consumer,
+    event,
+    store,
+    transfer,
+    version,
+)
 from txstore.local.journal.sqlite import Row, Statement, check_version
 
 
@@ -143,6 +151,8 @@ _STAMP_AHEAD = Statement(
     .where(_AHEAD)
     .values({n: sa.bindparam(n) for n in ("completed_at", "boot", "ticks")})
 )
+_RECORD_EVENT = Statement(sa.insert(event).values({n: sa.bindparam(n) for n in Event._fields}))
+_A_CONSUMER = Statement(sa.select(consumer.c.id).limit(1))
 _FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
 
 _STORE = Statement(
@@ -249,9 +259,15 @@ class Records:
         withdraws = old.publish_place is not None and new.publish_place is None
         return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
 
-    def delete(self, row: Transfer, deadline: Deadline) -> bool:
-        """Remove a row, if it is still the one that was read."""
-        return self.journal.write(deadline, self._deletion(row), frees=True)
+    def delete(self, row: Transfer, deadline: Deadline, event: Event | None = None) -> bool:
+        """Remove a row, if it is still the one that was read.
+
+        :param event: recorded in the same transaction
+        """
+        writes = [self._deletion(row)]
+        if event is not None:
+            writes.append(Write(_RECORD_EVENT, event._asdict()))
+        return self.journal.write(deadline, *writes, frees=True)
 
     @staticmethod
     def _deletion(row: Transfer) -> Write:
@@ -270,10 +286,22 @@ class Records:
 
     # --- completions -------------------------------------------------------------------------
 
-    def complete(self, done: Completion, row: Transfer | None, deadline: Deadline) -> bool:
-        """Record a published file and, in the same transaction, that its transfer is over."""
+    def complete(
+        self, done: Completion, row: Transfer | None, sender: str | None, deadline: Deadline
+    ) -> bool:
+        """Record a published file and, in the same transaction, that its transfer is over, and the
+        event that tells so.
+
+        :param sender: who sent its last message
+        """
         writes = [self._deletion(row)] if row is not None else []
-        return self.journal.write(deadline, *writes, Write(_COMPLETE, done._asdict()))
+        writes.append(Write(_COMPLETE, done._asdict()))
+        writes.append(Write(_RECORD_EVENT, Event.stored(done, sender)._asdict()))
+        return self.journal.write(deadline, *writes)
+
+    def has_consumers(self, deadline: Deadline) -> bool:
+        """Whether anybody wants to see every event."""
+        return bool(self.journal.read(_A_CONSUMER, {}, deadline))
 
     def completions(self, file_id: str, deadline: Deadline) -> list[tuple[int, Completion]]:
         """The finished transfers of an id, latest first, with their row keys."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from txstore import digest
 from txstore.local.clock import Moment
+from txstore.protocol.event import Kind
 
 
 class Transfer(NamedTuple):
@@ -40,6 +41,7 @@ class Transfer(NamedTuple):
     publish_last: bytes | None = None
     publish_flushed: int | None = None
     publish_over: str | None = None
+    publish_sender: str | None = None
 
     @classmethod
     def begun(
@@ -165,3 +167,59 @@ class Completion(NamedTuple):
     def activity(self) -> Moment:
         """When it was completed."""
         return Moment(self.completed_at, self.boot, self.ticks)
+
+
+class Event(NamedTuple):
+    """A row of a transfer that ended; columns as in ``schema.event``."""
+
+    kind: Kind
+    file_id: str
+    segments: int
+    size: int
+    path: bytes | None
+    sha256: bytes | None
+    sender: str | None
+    created_at: float
+    recorded_at: float
+    boot: str
+    ticks: float
+
+    @classmethod
+    def stored(cls, done: Completion, sender: str | None) -> Event:
+        """A transfer was finished.
+
+        :param sender: of its last message
+        """
+        return cls(
+            kind="stored",
+            file_id=done.file_id,
+            segments=done.segments,
+            size=done.size,
+            path=done.path,
+            sha256=done.sha256,
+            sender=sender,
+            created_at=done.created_at,
+            recorded_at=done.completed_at,
+            boot=done.boot,
+            ticks=done.ticks,
+        )
+
+    @classmethod
+    def dropped(cls, kind: Kind, row: Transfer, at: Moment, sender: str | None = None) -> Event:
+        """A transfer was cancelled, or expired.
+
+        :param sender: of the cancel
+        """
+        return cls(
+            kind=kind,
+            file_id=row.file_id,
+            segments=row.segments,
+            size=row.offset,
+            path=None,
+            sha256=None,
+            sender=sender,
+            created_at=row.created_at,
+            recorded_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+        )

@@ -2,7 +2,8 @@
 
 Times are kept twice: seconds since the epoch (``*_at``) and, for what may expire, seconds since a
 boot (``ticks``) with that boot's identity (``boot``).  Names are bytes as the file system has
-them.  Columns after the comment "trust" came with revisions 0002 to 0004.
+them.  Columns after the comment "trust" came with revisions 0002 to 0004; events, and what is
+recorded for them, with revision 0005.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 #: Newest revision under ``migrations/versions``.
-REVISION = "0004"
+REVISION = "0005"
 
 metadata = sa.MetaData()
 
@@ -69,6 +70,8 @@ transfer = sa.Table(
     sa.Column("setbacks", sa.Integer, nullable=False, server_default="0"),
     # 1: a flush of the staged bytes failed; whoever goes on stages anew what is not durable
     sa.Column("doubted", sa.Integer, nullable=False, server_default="0"),
+    # part of the intent: who sent the last message, where that is known
+    sa.Column("publish_sender", sa.Text),
 )
 
 #: The few rows with an intent, by the place they want.
@@ -96,4 +99,33 @@ completion = sa.Table(
     sa.Column("boot", sa.Text, nullable=False, server_default=""),
     sa.Column("ticks", sa.Float, nullable=False, server_default="0"),
     sa.Column("durable", sa.Integer, nullable=False, server_default="0"),
+)
+
+#: A row is a transfer that ended: stored, cancelled or expired.
+event = sa.Table(
+    "event",
+    metadata,
+    # In the order of the commits.  The newest row is never removed, so no number comes again.
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("file_id", sa.Text, nullable=False),
+    sa.Column("segments", sa.Integer, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),  # bytes stored, or received
+    sa.Column("path", sa.LargeBinary),  # normalised name of a stored file
+    sa.Column("sha256", sa.LargeBinary),  # of a stored file
+    sa.Column("sender", sa.Text),  # of the message that ended it, where that is known
+    sa.Column("created_at", sa.Float, nullable=False),  # of the transfer
+    sa.Column("recorded_at", sa.Float, nullable=False),
+    sa.Column("boot", sa.Text, nullable=False),
+    sa.Column("ticks", sa.Float, nullable=False),
+)
+
+#: A row is a named reader of events, and how far it is.
+consumer = sa.Table(
+    "consumer",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False, unique=True),
+    sa.Column("cursor", sa.Integer, nullable=False),  # the last event that it is done with
+    sa.Column("registered_at", sa.Float, nullable=False),
 )

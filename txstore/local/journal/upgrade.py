@@ -44,7 +44,7 @@ from txstore.process import forks
 logger = logging.getLogger(__name__)
 
 #: Revisions that ``migrations/`` can upgrade from; a test compares them with the scripts there.
-OLDER = ("0001", "0002", "0003")
+OLDER = ("0001", "0002", "0003", "0004")
 
 #: Up to this size (bytes) the whole journal is checked at open; beyond it, page by page as used.
 _CHECKED_WHOLE = 256 * 1024
