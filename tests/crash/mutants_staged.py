@@ -237,7 +237,7 @@ STAGED = [
     ),
     Mutant(
         "an unknown boot is another one",
-        (Patch("Home.is_this_boot", "boot == self.boot != ''", "boot == self.boot"),),
+        (Patch("Folders.is_this_boot", "boot == self.boot != ''", "boot == self.boot"),),
         ("tests/crash/test_going_back.py",),
     ),
     Mutant(

@@ -15,7 +15,7 @@ import click
 from txstore import FileStoreManager
 from txstore.cli.interrupts import raise_on_ctrl_c
 from txstore.cli.problems import EXPECTED, explain
-from txstore.local.files.home import DEFAULT_WORKING_DIR, JOURNAL
+from txstore.local.files.folders import DEFAULT_WORKING_DIR, JOURNAL
 
 
 @contextmanager

@@ -1,70 +1,50 @@
-"""The two folders a store lives in: made, checked to belong together, and made durable.
-
-Below the working dir: ``journal.db`` (with SQLite's ``-wal`` and ``-shm``), ``locks/``,
-``staging/`` and ``journal.reserve``.  Below the storage dir: the published files and ``.txstore/``,
-the store's hidden folder, with the marker ``store`` (which working dir belongs here) and, where the
-working dir cannot be renamed from, ``staging/``.
-"""
+"""The two folders a store lives in: made, checked to belong together, and made durable."""
 
 from __future__ import annotations
 
 import errno
 import json
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from stat import S_IMODE, S_ISGID
 
 from txstore.errors import (
     NetworkFileSystemError,
-    OptionError,
     PathTooLongError,
     ReplacedError,
-    StoreMismatchError,
     UnfitFileSystemError,
-    UnsupportedPlatformError,
 )
 from txstore.local import clock
 from txstore.local.clock import Moment
-from txstore.local.files.descriptors import Inode, close_ours, inode_of
-from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk, is_network, is_supported
-from txstore.protocol.names import HIDDEN, is_within
+from txstore.local.files.descriptors import close_ours
+from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk, is_network
+from txstore.local.files.folders import (
+    JOURNAL,
+    LOCKS,
+    MARKER,
+    STAGING,
+    TEMPORARY_MARKER,
+    Folders,
+    check_apart,
+    not_apart,
+)
+from txstore.protocol.names import HIDDEN
 
-DEFAULT_WORKING_DIR = ".workdir"
-JOURNAL = "journal.db"
-_TEMPORARY_MARKER = re.compile(r"store-[0-9a-f]{32}\Z")
 #: What a file system answers that does not have a call.
 _NO_SUCH_CALL = (errno.EPERM, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 #: Bytes of the longest path that SQLite opens with a log beside it, all links resolved; and the
 #: longest name that it opens here: a new journal's, before it has its own.
 _SQLITE_PATH, _LONGEST_NAME = 504, "new-" + 32 * "0"
-_STAGING, _LOCKS, _MARKER = "staging", "locks", "store"
 _GROUP_SHARES = 0o060
 
 
-@dataclass(frozen=True)
-class Marker:
-    """What the storage dir says of its working dir.
-
-    :ivar store_id: identity that the journal has too
-    :ivar working_dir: path relative to the storage dir
-    """
-
-    store_id: str
-    working_dir: str
-
-
-class Home:
+class Home(Folders):
     """Descriptors and facts of the two folders.  Thread-safe.
 
-    :ivar storage_dir: absolute path, as given
-    :ivar working_dir: absolute path, as given or ``<storage_dir>/.workdir``
     :ivar mode: permission bits of the store's own files
     :ivar copies: whether the working dir's file system copies what is overwritten
-    :ivar boot: identity of this boot of the machine and of the devices; empty where it is not known
     """
 
     def __init__(
@@ -76,28 +56,10 @@ class Home:
         mode: int,
         allow_network_fs: bool,
     ) -> None:
-        if not is_supported():
-            raise UnsupportedPlatformError(os.name)
-        self.disk = disk
+        super().__init__(disk, storage_dir, working_dir)
         self.mode = mode
-        if not os.fspath(storage_dir):
-            # It would mean the current folder, which nobody meant whose variable is not set.
-            raise OptionError(
-                "storage_dir is empty: it must be the path of a folder.",
-                option="storage_dir",
-                received=storage_dir,
-            )
-        self.storage_dir = _absolute(storage_dir)
-        self.working_dir = (
-            _absolute(working_dir)
-            if working_dir
-            else os.path.join(self.storage_dir, DEFAULT_WORKING_DIR)
-        )
-        self._check_apart(self.storage_dir, self.working_dir)
         self._check_length()
-        self._fds: list[int] = []
         self._locked: list[int] = []
-        self._inodes: dict[int, Inode] = {}
         self._durable = False
         self._hidden_staging: int | None = None
         try:
@@ -117,11 +79,11 @@ class Home:
             # A group shares it: whoever opens it without saying so must not shut the group out.
             self.mode |= _GROUP_SHARES
         make_folders(self.disk, self.working_dir, self._folder_mode)
-        self._check_apart(os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir))
+        check_apart(*self._real())
         self.working = self._keep(self.disk.open_folder(self.working_dir, follow=True))
         storage, working = self.disk.fstat(self.storage), self.disk.fstat(self.working)
         if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):
-            raise _not_apart(self.storage_dir, self.working_dir)  # one folder, by a bind mount
+            raise not_apart(self.storage_dir, self.working_dir)  # one folder, by a bind mount
         fstype = self.disk.file_system(self.working)
         if is_network(fstype) and not allow_network_fs:
             raise NetworkFileSystemError(self.working_dir, fstype)
@@ -135,21 +97,11 @@ class Home:
             if locked is not None:
                 self._inodes[locked] = self._inodes[fd]
                 self._locked.append(locked)
-        self.locks = self._subfolder(self.working, _LOCKS)
-        self.staging = self._subfolder(self.working, _STAGING)
+        self.locks = self._subfolder(self.working, LOCKS)
+        self.staging = self._subfolder(self.working, STAGING)
         if self.copies:
             self.disk.overwrite_in_place(self.staging, wanted=False)
-        boot = self.disk.boot_id()
-        devices = [self.disk.fstat(fd).st_dev for fd in (self.staging, self.storage)]
-        self.boot = ":".join(map(str, (boot, *devices))) if boot else ""
-        self._compare_clocks()
-
-    def _compare_clocks(self) -> None:
-        ahead = self.disk.clock_ahead()
-        self._clock_ahead = ahead or 0.0
-        if ahead is None:
-            # Nobody could compare their times with ours: then they are those of an unknown boot.
-            self.boot = ""
+        self._find_boot(self.staging)
 
     def _check_length(self) -> None:
         """:raises PathTooLongError: SQLite could not open the journal, or not make it"""
@@ -159,21 +111,6 @@ class Home:
         if length > _SQLITE_PATH:
             raise PathTooLongError(self.working_dir, length, _SQLITE_PATH)
 
-    @staticmethod
-    def _check_apart(storage_dir: str, working_dir: str) -> None:
-        if is_within(storage_dir, working_dir):
-            raise _not_apart(storage_dir, working_dir)
-        if is_within(working_dir, os.path.join(storage_dir, HIDDEN)):
-            raise OptionError(
-                f"The working dir {working_dir!r} must not lie in the store's hidden folder.",
-                option="working_dir",
-                received=working_dir,
-            )
-
-    def is_this_boot(self, boot: str) -> bool:
-        """Whether what a row says of its boot means this one; an unknown boot is always another."""
-        return boot == self.boot != ""
-
     def now(self) -> Moment:
         """The present, as all workers of this boot would have it."""
         return clock.now(self.boot, self._clock_ahead)
@@ -181,26 +118,9 @@ class Home:
     # --- folders -----------------------------------------------------------------------------
 
     @property
-    def journal_path(self) -> str:
-        return os.path.join(self.working_dir, JOURNAL)
-
-    @property
-    def locks_path(self) -> str:
-        return os.path.join(self.working_dir, _LOCKS)
-
-    @property
     def _folder_mode(self) -> int:
         # Whoever may read a file may enter its folder.
         return self.mode | (self.mode & 0o444) >> 2
-
-    def staging_path(self, name: str) -> str:
-        """Absolute path of a staging file, for messages to people."""
-        return os.path.join(self._staging_folder_path(name[0]), name)
-
-    def _staging_folder_path(self, where: str) -> str:
-        if where == "s":
-            return os.path.join(self.storage_dir, HIDDEN, _STAGING)
-        return os.path.join(self.working_dir, _STAGING)
 
     def staging_folder(self, name: str) -> int:
         """The folder that a staging file lies in: its name's first letter tells."""
@@ -229,27 +149,12 @@ class Home:
         """The hidden folder for staging, made at first use."""
         if self._hidden_staging is None:
             hidden = self._subfolder(self.storage, HIDDEN)
-            staging = self._subfolder(hidden, _STAGING)
+            staging = self._subfolder(hidden, STAGING)
             # In the middle of a call, whose `make_durable` is over.
             self.disk.flush_folder(hidden)
             self.disk.flush_folder(self.storage)
             self._hidden_staging = staging
         return self._hidden_staging
-
-    def has_hidden_staging(self) -> bool:
-        """Whether the hidden folder for staging was ever made."""
-        try:
-            self.disk.stat(os.path.join(HIDDEN, _STAGING), dir_fd=self.storage)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def own_folders(self) -> frozenset[tuple[int, int]]:
-        """(device, inode) of the folders in which nothing may be stored."""
-        found = [self.disk.fstat(self.working)]
-        with suppress(FileNotFoundError):  # made later: then its name is what refuses it
-            found.append(self.disk.stat(HIDDEN, dir_fd=self.storage))
-        return frozenset((one.st_dev, one.st_ino) for one in found)
 
     def check_storage_in_place(self) -> None:
         """:raises ReplacedError: the storage dir's path no longer leads to the opened folder"""
@@ -258,7 +163,7 @@ class Home:
     def check_staging_in_place(self, name: str) -> None:
         """:raises ReplacedError: the path of a staging folder no longer leads to the opened one"""
         self._check_in_place(
-            self._staging_folder_path(name[0]), self.staging_folder(name), "staging folder"
+            self.staging_folder_path(name[0]), self.staging_folder(name), "staging folder"
         )
 
     def _check_in_place(self, path: str, fd: int, what: str, *, follow: bool = False) -> None:
@@ -345,11 +250,6 @@ class Home:
                 fd = fds.pop()
                 close_ours(self.disk, fd, self._inodes.pop(fd, None))
 
-    def _keep(self, fd: int) -> int:
-        self._fds.append(fd)
-        self._inodes[fd] = inode_of(self.disk.fstat(fd))
-        return fd
-
     def _subfolder(self, folder: int, name: str) -> int:
         try:
             with suppress(FileExistsError):  # by one that may have died before the next step
@@ -372,98 +272,24 @@ class Home:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def relative_storage_dir(self) -> str:
-        """The storage dir as seen from the working dir: stays true when both move together."""
-        return os.path.relpath(*self._real())
-
-    def _relative_working_dir(self) -> str:
-        storage_dir, working_dir = self._real()
-        return os.path.relpath(working_dir, storage_dir)
-
-    def _real(self) -> tuple[str, str]:
-        return os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir)
-
-    def read_marker(self) -> Marker | None:
-        """What the storage dir says, if it says anything."""
-        path = os.path.join(HIDDEN, _MARKER)
-        try:
-            fd = self.disk.open(path, dir_fd=self.storage, write=False)
-        except FileNotFoundError:
-            return None
-        try:
-            text = self.disk.pread(fd, 65536, 0)
-        finally:
-            self.disk.close(fd)
-        try:
-            found = json.loads(text)
-            return Marker(str(found["store"]), str(found["working_dir"]))
-        except (ValueError, KeyError, TypeError):
-            return None  # torn by a power loss before the journal was there: written anew
-
-    def check_marker(self, marker: Marker | None, store_id: str | None, recorded: str) -> bool:
-        """Whether the marker is right; ``False`` means: write it.
-
-        :param store_id: the journal's; ``None`` where there is no journal yet
-        :param recorded: storage dir relative to the working dir, as the journal has it
-        :raises StoreMismatchError: the storage dir belongs to another working dir, or the other
-            way round
-        """
-        if store_id is None:
-            if marker is None or marker.working_dir == self._relative_working_dir():
-                return False
-            other = os.path.normpath(
-                os.path.join(os.path.realpath(self.storage_dir), marker.working_dir)
-            )
-            if os.path.exists(os.path.join(other, JOURNAL)):
-                raise self._mismatch(f"belongs to the working dir {other!r}")
-            return False
-        if marker is not None and marker.store_id != store_id:
-            raise self._mismatch("belongs to another store")
-        if marker is None and recorded != self.relative_storage_dir():
-            raise self._mismatch("does not hold this store's files")
-        return marker is not None
-
-    def _mismatch(self, what: str) -> StoreMismatchError:
-        return StoreMismatchError(
-            f"The storage dir {self.storage_dir!r} {what}, so it cannot be used with the working"
-            f" dir {self.working_dir!r}. Use the pair of folders that belongs together; to move a"
-            " store, move both.",
-            storage_dir=self.storage_dir,
-            working_dir=self.working_dir,
-        )
-
     def write_marker(self, store_id: str) -> None:
         """Say in the storage dir which store it belongs to; durable when this returns."""
         hidden = self._subfolder(self.storage, HIDDEN)
         for name in list(self.disk.list_folder(hidden)):
-            if _TEMPORARY_MARKER.match(name):  # of a worker that died here
+            if TEMPORARY_MARKER.match(name):  # of a worker that died here
                 self.disk.unlink(name, dir_fd=hidden)
-        text = json.dumps({"store": store_id, "working_dir": self._relative_working_dir()})
-        temporary = f"{_MARKER}-{secrets.token_hex(16)}"
+        text = json.dumps({"store": store_id, "working_dir": self.relative_working_dir()})
+        temporary = f"{MARKER}-{secrets.token_hex(16)}"
         fd = self.disk.create(temporary, self.mode, dir_fd=hidden)
         try:
             self.disk.chmod(fd, self.mode)
             self.disk.pwrite(fd, text.encode(), 0)
             self.disk.flush(fd)
-            self.disk.rename(temporary, _MARKER, source_dir=hidden, target_dir=hidden)
+            self.disk.rename(temporary, MARKER, source_dir=hidden, target_dir=hidden)
         finally:
             self.disk.close(fd)
         with self.needing("fsync of a folder", self.storage):
             self.disk.flush_folder(hidden)
-
-
-def _not_apart(storage_dir: str, working_dir: str) -> OptionError:
-    return OptionError(
-        f"The working dir {working_dir!r} must not be or contain the storage dir {storage_dir!r}."
-        " Choose another working dir, or none for the default.",
-        option="working_dir",
-        received=working_dir,
-    )
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    """As ``abspath``, which keeps two slashes in front although they name the same folder."""
-    return os.sep + os.path.abspath(os.fsdecode(path)).lstrip(os.sep)
 
 
 def make_folders(disk: Disk, path: str, mode: int) -> None:

@@ -29,7 +29,8 @@ from txstore.errors import (
 )
 from txstore.local.files.descriptors import inode_of
 from txstore.local.files.disk import COPYING_FILE_SYSTEMS, NO_SPACE, Disk
-from txstore.local.files.home import JOURNAL, Home
+from txstore.local.files.folders import JOURNAL
+from txstore.local.files.home import Home
 from txstore.local.files.places import is_staging_name
 from txstore.local.journal import handles, schema
 from txstore.local.journal.index import held
