@@ -14,7 +14,6 @@ from support import claim, everything, message, outcome
 
 from txstore import FileStoreManager, errors
 from txstore.dxl import ServiceConfig, handlers
-from txstore.dxl import errors as fabric_errors
 from txstore.errors import LimitError, OptionError, SequenceError, TxStoreError
 from txstore.limits import Limits
 
@@ -143,7 +142,7 @@ def test_every_error_of_the_package_is_in_the_documented_hierarchy() -> None:
     table = (Path(__file__).parents[2] / "docs" / "operating.md").read_text()
     kinds = [
         kind
-        for module in (errors, fabric_errors, handlers)
+        for module in (errors, handlers)
         for _name, kind in inspect.getmembers(module, inspect.isclass)
         if issubclass(kind, Exception) and kind.__module__.startswith("txstore")
         if not kind.__name__.startswith("_")
