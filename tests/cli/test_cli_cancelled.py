@@ -12,9 +12,9 @@ from crew import cut, segment
 from support import published, send
 
 from txstore import FileStoreManager, FileStoreSegmentResult
-from txstore.cli import source as source_module
+from txstore import source as source_module
 from txstore.cli.put import CancelledError, Checked, Event, Put, Resumed, StartedOver
-from txstore.cli.source import Source
+from txstore.source import Source
 from txstore.testing import CrashingStore, SimulatedCrash
 from txstore.testing.crashing import open_plain
 
@@ -82,9 +82,13 @@ def compared(
 ) -> Iterator[tuple[FileStoreManager, Iterator[Event]]]:
     """A put that has compared the first tenth of what an earlier run left, and the store."""
     monkeypatch.setattr(source_module, "_SLICE", 102)
-    with FileStoreManager(storage, durability="none") as store, Source(str(source)) as opened:
-        next(Put(store, opened, "name", 1020).run())
-        events = Put(store, opened, "name", 1020).run()
+    with (
+        FileStoreManager(storage, durability="none") as store,
+        Source(source, "name") as before,
+        Source(source, "name") as opened,
+    ):
+        next(Put(store, before, 1020).run())
+        events = Put(store, opened, 1020).run()
         assert next(events) == Checked(102, 1020)
         yield store, events
 
@@ -107,8 +111,8 @@ def test_a_put_whose_transfer_is_cancelled_and_put_anew_meanwhile_goes_on_with_t
     store, events = compared
     [transfer] = store.transfers()
     store.cancel(transfer.file_id)
-    with Source(str(source)) as opened:
-        next(Put(store, opened, "name", 1020).run())
+    with Source(source, "name") as opened:
+        next(Put(store, opened, 1020).run())
     seen = list(events)
     assert Resumed(1020) in seen
     assert not any(isinstance(event, StartedOver) for event in seen)

@@ -227,7 +227,7 @@ def test_too_large_segments_for_the_memory_are_an_error_in_words(
     sources: list[Path], storage: Path
 ) -> None:
     setup = """
-from txstore.cli.source import Source
+from txstore.source import Source
 def read(self, offset, length):
     raise MemoryError
 Source.read = read

@@ -306,12 +306,20 @@ def test_a_missing_source_is_named_and_no_store_is_made_for_it(
 
 
 def test_a_folder_is_no_source(tmp_path: Path, storage: Path) -> None:
-    assert "is a folder" in run(*put(tmp_path, storage), code=1).stderr
+    assert "Is a directory" in run(*put(tmp_path, storage), code=1).stderr
+
+
+def test_a_file_whose_size_does_not_count_its_bytes_is_not_stored_as_an_empty_one(
+    storage: Path,
+) -> None:
+    result = run("put", "/proc/self/status", "--storage-dir", storage, code=1)
+    assert "was changed while it was being read" in result.stderr
+    assert stored(storage) == {}
 
 
 def test_a_named_pipe_is_no_source_and_is_not_waited_for(tmp_path: Path, storage: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    assert "not a regular file" in run(*put(tmp_path / "pipe", storage), code=1).stderr
+    assert "Not a regular file" in run(*put(tmp_path / "pipe", storage), code=1).stderr
 
 
 def test_the_other_files_are_stored_although_one_failed(tmp_path: Path, storage: Path) -> None:
@@ -336,7 +344,7 @@ def test_off_a_terminal_progress_is_plain_lines(source: Path, storage: Path) -> 
 def test_progress_is_shown_while_what_an_earlier_run_left_is_compared(
     source: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("txstore.cli.source._SLICE", 1000)
+    monkeypatch.setattr("txstore.source._SLICE", 1000)
     run_process(*put(source, storage), setup=after_ack(8, KILL), code=-signal.SIGKILL)
     command = put(source, storage)
     lines = run(*command).stderr.splitlines()

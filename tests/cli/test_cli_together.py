@@ -26,9 +26,9 @@ from txstore.cli.put import (
     StartedOver,
     Stored,
 )
-from txstore.cli.source import Source
 from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
 from txstore.protocol.request import Message
+from txstore.source import Source
 
 SIZE = 1000
 
@@ -47,14 +47,14 @@ class Workplace:
         return self.stack.enter_context(FileStoreManager(self.storage, durability="none"))
 
     def put(self, segment_size: int) -> Put:
-        source = self.stack.enter_context(Source(str(self.source)))
-        return Put(self.store(), source, "name", segment_size)
+        source = self.stack.enter_context(Source(self.source, "name"))
+        return Put(self.store(), source, segment_size)
 
     def put_unaware_of_others(self, segment_size: int) -> Put:
         """A put that began at the same moment as the others, when nothing was there to be seen."""
         store = Unaware(self.storage, durability="none")
         self.stack.enter_context(store)
-        return Put(store, self.stack.enter_context(Source(str(self.source))), "name", segment_size)
+        return Put(store, self.stack.enter_context(Source(self.source, "name")), segment_size)
 
 
 class Unaware(FileStoreManager):
@@ -214,8 +214,8 @@ def failing(place: Workplace, *errors: Exception) -> Put:
     store = Failing(place.storage, durability="none")
     place.stack.enter_context(store)
     store.errors = list(errors)
-    source = place.stack.enter_context(Source(str(place.source)))
-    return Put(store, source, "name", 400)
+    source = place.stack.enter_context(Source(place.source, "name"))
+    return Put(store, source, 400)
 
 
 def test_lost_staged_bytes_start_the_file_over_and_say_so(place: Workplace) -> None:
@@ -245,8 +245,8 @@ def test_where_the_hash_so_far_is_unknown_the_final_one_decides(
     if changed:
         place.source.write_bytes(os.urandom(SIZE))
     store = place.stack.enter_context(Unhashed(place.storage, durability="none"))
-    source = place.stack.enter_context(Source(str(place.source)))
-    events = list(Put(store, source, "name", 400).run())
+    source = place.stack.enter_context(Source(place.source, "name"))
+    events = list(Put(store, source, 400).run())
     assert Resumed(400) in events
     assert any(isinstance(event, StartedOver) for event in events) == changed
     assert events[-1] == Stored(200)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 from local_link import Handler, LocalLink, Message, local
 
-from txstore.cli.commands import get, send
-from txstore.cli.problems import explain
-from txstore.dxl import FabricError
-from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC, ErrorReply, Reply
+from txstore.cli.commands.files import files
+from txstore.cli.commands.get import get
+from txstore.cli.commands.send import send
+from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC, ErrorReply, Reply, Topics
 
 Run = Callable[..., "tuple[int, str]"]
 
@@ -30,15 +30,7 @@ def link(tmp_path: Path) -> Iterator[LocalLink]:
 def run(link: LocalLink, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command; its exit code and what it prints."""
 
-    @contextmanager
-    def connected(*_: object) -> Iterator[LocalLink]:
-        try:
-            yield link
-        except (FabricError, OSError) as error:
-            raise SystemExit(f"Error: {explain(error)}") from error
-
-    for module in (get, send):
-        monkeypatch.setattr(module, "connected", connected)
+    monkeypatch.setattr("txstore.dxl.Link", lambda *_, **__: nullcontext(link))
 
     def run(command: Any, *arguments: object) -> tuple[int, str]:
         result = CliRunner().invoke(command, [*map(str, arguments), "--config", "my config"])
@@ -53,19 +45,19 @@ def test_a_file_whose_name_is_no_text_does_not_stop_the_others(
 ) -> None:
     strange = tmp_path / os.fsdecode(b"strange\xff")
     strange.write_bytes(b"strange")
-    code, output = run(send.send, strange, path)
+    code, output = run(send, strange, path)
     assert code == 1
     assert r"'strange\udcff' is not UTF-8 and cannot be sent" in output
     assert output.count("--to") == 1
     assert (tmp_path / "storage" / path.name).read_bytes() == path.read_bytes()
-    code, output = run(send.send, strange, "--to", "plain")
+    code, output = run(send, strange, "--to", "plain")
     assert code == 0, output
     assert (tmp_path / "storage" / "plain").read_bytes() == b"strange"
 
 
 def test_what_cannot_be_sent_is_not_said_to_be_sent(run: Run, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    code, output = run(send.send, tmp_path, tmp_path / "fifo", tmp_path / "nothing")
+    code, output = run(send, tmp_path, tmp_path / "fifo", tmp_path / "nothing")
     assert code == 1
     lines = output.splitlines()
     assert [line.startswith("Error: ") for line in lines] == [True] * 3, output
@@ -83,7 +75,7 @@ def test_a_file_that_changed_tells_how_to_drop_what_was_sent(
 
     link.serve_on(topic)
     link.override[topic] = change
-    code, output = run(send.send, path, "--segment-size", "600", "--topic", topic)
+    code, output = run(send, path, "--segment-size", "600", "--topic", topic)
     assert code == 1
     (left,) = link.manager.transfers()
     expected = f"txstore cancel {left.file_id} --config 'my config'"
@@ -97,7 +89,7 @@ def test_a_file_that_changed_tells_how_to_drop_what_was_sent(
 def test_a_segment_larger_than_brokers_take_is_refused(
     run: Run, path: Path, size: object, code: int
 ) -> None:
-    found, output = run(send.send, path, "--segment-size", size)
+    found, output = run(send, path, "--segment-size", size)
     assert (found, str(LARGEST_SEGMENT) in output) == (code, code == 2), output
 
 
@@ -105,22 +97,29 @@ def test_a_segment_larger_than_brokers_take_is_refused(
 def test_a_target_that_cannot_be_is_refused_before_anything_is_got(
     run: Run, link: LocalLink, tmp_path: Path, path: Path, target: str
 ) -> None:
-    assert run(send.send, path)[0] == 0
+    assert run(send, path)[0] == 0
     targets = tmp_path / "targets"
     (targets / "folder" / path.name).mkdir(parents=True)
     os.mkfifo(targets / "fifo")
     before = sorted(targets.rglob("*"))
     link.faults = iter(["no request is expected"])
-    code, output = run(get.get, path.name, "--output", f"{targets}/{target}")
+    code, output = run(get, path.name, "--output", f"{targets}/{target}")
     assert (code, next(link.faults, "")) == (1, "no request is expected")
     assert output.startswith(f"Error: '{targets}/{target.split('/')[0]}"), output
     assert sorted(targets.rglob("*")) == before
     assert (targets / "fifo").is_fifo()
 
 
+def test_an_answer_that_makes_no_sense_is_an_error_in_words(run: Run, link: LocalLink) -> None:
+    link.override[Topics().listing] = lambda *_: Reply(b"no JSON", {})
+    code, output = run(files)
+    assert code == 1
+    assert output.startswith("Error: The payload should be a JSON object, but is not")
+
+
 @pytest.mark.parametrize("name", ["", "/"])
 def test_what_is_no_name_is_wrong_usage(run: Run, name: str) -> None:
-    assert run(get.get, name)[0] == 2
+    assert run(get, name)[0] == 2
 
 
 def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
@@ -134,7 +133,7 @@ def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
     other = tmp_path / "other"
     other.write_bytes(b"other")
     link.override[STORE_TOPIC] = cancelled
-    code, output = run(send.send, path, other, "--segment-size", "600")
+    code, output = run(send, path, other, "--segment-size", "600")
     assert code == 1
     assert f"Error: {path}: cancelled: its transfer" in output
     assert (tmp_path / "storage" / "other").read_bytes() == b"other"

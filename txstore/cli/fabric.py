@@ -18,7 +18,7 @@ from txstore.cli.problems import explain
 from txstore.cli.text import shown
 from txstore.dxl.protocol import STORE_TOPIC
 from txstore.dxl.signals import relayed
-from txstore.errors import ConfigError, FabricError, InterruptedSendError
+from txstore.errors import ConfigError, InterruptedSendError, TxStoreError
 
 if TYPE_CHECKING:
     from txstore.dxl import Link
@@ -84,7 +84,7 @@ def connected(config_dir: str, timeout: float, retry_for: float) -> Iterator[Lin
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         raise  # not worth a word: who reads what is printed has enough
-    except (FabricError, OSError) as error:
+    except (TxStoreError, OSError) as error:
         click.echo(f"Error: {shown(explain(error))}", err=True)
         sys.exit(FAILED)
 

@@ -23,16 +23,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import stat
 import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from txstore.cli.problems import CommandError
-from txstore.cli.source import PrefixHash, Source, SourceError
-from txstore.constants import FileStoreProp, FileStoreResultProp
-from txstore.errors import FileMismatchError, SequenceError, StagingDamagedError
+from txstore.constants import FileStoreProp
+from txstore.errors import (
+    FileChangedError,
+    FileMismatchError,
+    SequenceError,
+    StagingDamagedError,
+)
 from txstore.protocol.request import LocalMessage
+from txstore.source import Source
 
 if TYPE_CHECKING:
     from txstore import FileStoreManager, TransferStatus
@@ -112,15 +118,11 @@ def transfer_prefix(name: str, path: str) -> str:
 class Put:
     """One file on its way into a store."""
 
-    def __init__(
-        self, store: FileStoreManager, source: Source, name: str, segment_size: int
-    ) -> None:
+    def __init__(self, store: FileStoreManager, source: Source, segment_size: int) -> None:
         self._store = store
         self._source = source
-        self._name = name
         self._segment_size = segment_size
-        self._prefix = transfer_prefix(name, source.path)
-        self._hash = PrefixHash(source)
+        self._prefix = transfer_prefix(source.name, source.path)
         self._segments = 0
         #: the transfer that is worked on; ``None`` until one was found or begun
         self.file_id: str | None = None
@@ -138,8 +140,8 @@ class Put:
                 if (stored := (yield from self._take_up())) is not None:
                     yield stored
                     return
-                if self._hash.offset > furthest:
-                    furthest, stalled = self._hash.offset, 0
+                if self._source.offset > furthest:
+                    furthest, stalled = self._source.offset, 0
                 yield from self._send_rest()
                 return
             except SequenceError:
@@ -175,7 +177,7 @@ class Put:
             raise CancelledError(self._dropped_by_others)
         self.file_id = self._prefix + uuid.uuid4().hex[:8]
         self._segments = 0
-        yield from self._move_to(0)
+        self._source.rewind()
         return None
 
     def _found(self) -> TransferStatus | None:
@@ -213,65 +215,62 @@ class Put:
             if event.offset < event.total and self._store.status(found.file_id) is None:
                 return "it was dropped"
         # Not known where a worker without OpenSSL wrote last: then the last message's hash tells.
-        if found.sha256 not in (None, self._hash.followed_by(b"")):
+        if found.sha256 not in (None, self._source.sha256()):
             return "the source has changed since the last run"
         return None
 
     def _send_rest(self) -> Generator[Event, None, None]:
-        final = False
+        assert self.file_id is not None
+        source, final = self._source, False
         while not final:
-            payload = self._source.read(self._hash.offset, self._segment_size)
-            final = self._hash.offset + len(payload) == self._source.size
-            self._store.store_segment(self._message(payload, final=final))
-            # Only now: a refused message leaves the hash where the store is, or before it.
-            self._hash.take(payload)
+            payload, fields = source.segment(self.file_id, self._segments + 1, self._segment_size)
+            self._store.store_segment(LocalMessage(payload, fields, source.facts()))
+            # Only now: a refused message leaves the source where the store is, or before it.
+            source.acknowledged(payload)
             self._segments += 1
-            yield Stored(len(payload)) if final else Acked(self._hash.offset, len(payload))
-
-    def _message(self, payload: bytes, *, final: bool) -> LocalMessage:
-        fields = {
-            FileStoreProp.SEGMENT_NUMBER: str(self._segments + 1),
-            FileStoreProp.ID: self.file_id,
-            # Needed with the last segment only; with the first, a bad name is refused at once.
-            FileStoreProp.NAME: self._name,
-        }
-        if final:
-            self._source.check_unchanged()
-            fields[FileStoreProp.RESULT] = FileStoreResultProp.STORE
-            fields[FileStoreProp.SIZE] = str(self._source.size)
-            fields[FileStoreProp.HASH_SHA256] = self._hash.followed_by(payload)
-        return LocalMessage(payload, fields, self._source.facts())
+            final = FileStoreProp.RESULT in fields
+            yield Stored(len(payload)) if final else Acked(source.offset, len(payload))
 
     def _stored_already(self) -> Generator[Event, None, bool]:
         """Whether what the store published last under the name is, as far as it knows, this file
         and still there.  The stored file is not read."""
+        source = self._source
         try:
-            found = os.lstat(os.path.join(self._store.storage_dir, self._name))
+            found = os.lstat(os.path.join(self._store.storage_dir, source.name))
         except OSError:
             return False
-        if found.st_size != self._source.size or not self._source.looks_like(found):
+        if found.st_size != source.size or not _looks_like(source.facts(), found):
             return False
-        sha256 = self._store.stored_sha256(self._name, found)
+        sha256 = self._store.stored_sha256(source.name, found)
         if sha256 is None:
             return False
-        yield from self._move_to(self._source.size)
-        self._source.check_unchanged()
-        return sha256 == self._hash.followed_by(b"")
+        yield from self._move_to(source.size)
+        source.check_unchanged()
+        return sha256 == source.sha256()
 
     def _is_in_storage(self) -> Generator[Event, None, bool]:
         """Whether the file in the storage is, byte for byte, this one."""
+        source = self._source
         try:
-            with Source(os.path.join(self._store.storage_dir, self._name)) as stored:
-                theirs = PrefixHash(stored)
-                for offset in theirs.move_to(stored.size):
+            path = os.path.join(self._store.storage_dir, source.name)
+            with Source(path, source.name) as stored:
+                for offset in stored.move_to(stored.size):
                     yield Checked(offset, stored.size)
-        except SourceError:
+        except (OSError, FileChangedError):
             # Moved, removed or replaced since: then this run stores it again.
             return False
-        yield from self._move_to(self._source.size)
-        self._source.check_unchanged()
-        return theirs.followed_by(b"") == self._hash.followed_by(b"")
+        yield from self._move_to(source.size)
+        source.check_unchanged()
+        return stored.sha256() == source.sha256()
 
     def _move_to(self, offset: int) -> Generator[Checked, None, None]:
-        for reached in self._hash.move_to(offset):
+        for reached in self._source.move_to(offset):
             yield Checked(reached, offset)
+
+
+def _looks_like(facts: os.stat_result, stored: os.stat_result) -> bool:
+    """Whether a stored file has what is kept of a source beside its bytes."""
+    return (stat.S_IMODE(stored.st_mode), stored.st_mtime_ns) == (
+        stat.S_IMODE(facts.st_mode) & 0o777,
+        facts.st_mtime_ns,
+    )

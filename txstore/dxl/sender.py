@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import platform
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +23,6 @@ from txstore.dxl.protocol import (
     decode_json,
     encode_json,
 )
-from txstore.dxl.source import Source
 from txstore.errors import (
     FabricError,
     FileChangedError,
@@ -32,10 +33,15 @@ from txstore.errors import (
     TransferCancelledError,
     UnsendableNameError,
 )
+from txstore.source import Source
 
 #: Bytes that a segment of automatic size is never less than, and the tries before it is halved.
 SMALLEST_SEGMENT = 32 * 1024
 TRIES_A_SIZE = 3
+
+#: Ids tried for one file: each that another transfer holds costs one.
+MOST_IDS = 20
+_NAMESPACE = uuid.UUID("7ac5f4f0-3f5c-5f0e-9b0a-0d1f6ac0a5d4")
 
 #: Seconds after which a service that does not answer on the status topic is looked at otherwise.
 PROBE_TIMEOUT = 5.0
@@ -145,7 +151,7 @@ class FileSender:
         with Source(path, name) as source:
             if not self._service_resumes():
                 return self._send_whole(source, progress)
-            for file_id in source.ids():
+            for file_id in _ids(source):
                 try:
                     return self._send_under(file_id, source, progress)
                 except _IdTakenError:
@@ -282,7 +288,7 @@ class FileSender:
             if not self._is_stored(source):
                 raise _IdTakenError("the file stored under this id is another one by now")
             return None
-        if not source.skip(status.bytes_received, status.sha256):
+        if not _begins_with(source, status.bytes_received, status.sha256):
             raise _IdTakenError("the store has other bytes under this id")
         return status.segments_received
 
@@ -294,7 +300,7 @@ class FileSender:
         except RemoteError:
             return False
         version = StoredVersion.from_fields(answer.other_fields)
-        return version.size == source.size and source.skip(source.size, version.sha256)
+        return version.size == source.size and _begins_with(source, source.size, version.sha256)
 
     def _send_whole(self, source: Source, progress: Progress) -> SentFile:
         """To upstream's service: it forgets and cannot tell, so each failure begins anew."""
@@ -333,3 +339,27 @@ class FileSender:
             self.cancel(file_id)
         except RemoteError as error:
             self._link.notice(f"what was sent could not be cancelled: {error}")
+
+
+def _ids(source: Source) -> Iterator[str]:
+    """The ids a file may be sent under, the same ones each time, best first.
+
+    They depend on the machine, so that senders of different files with one name do not meet, and on
+    size and time, so that a changed file does not go on where the old one stopped.
+    """
+    facts = [source.name, platform.node(), source.path, source.size, source.mtime_ns]
+    for attempt in range(MOST_IDS):
+        yield str(uuid.uuid5(_NAMESPACE, json.dumps([*facts, attempt])))
+    yield str(uuid.uuid4())
+
+
+def _begins_with(source: Source, size: int, sha256: str | None) -> bool:
+    """Whether the bytes that the store has are the first of a file, which is set behind them.
+
+    :param sha256: their hex hash; ``None`` if the store does not know it
+    """
+    if size > source.size:
+        return False
+    for _ in source.move_to(size):
+        pass
+    return sha256 is None or source.sha256() == sha256.lower()

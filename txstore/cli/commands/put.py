@@ -13,13 +13,13 @@ from txstore.cli.interrupts import INTERRUPTED, Interruption
 from txstore.cli.options import folders, segment_size
 from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.put import Acked, Checked, Event, Put, Resumed, StartedOver, Stored
-from txstore.cli.source import Source
-from txstore.cli.targets import targets
+from txstore.cli.sources import source_at, targets
 from txstore.cli.text import human, say, shown
 
 if TYPE_CHECKING:
     from txstore import FileStoreManager
     from txstore.options import Level
+    from txstore.source import Source
 
 
 @click.command()
@@ -69,13 +69,13 @@ def put(
         interruption = stack.enter_context(Interruption())
         for path, target in named:
             try:
-                with Source(path) as source:
+                with source_at(path, target) as source:
                     if store is None:
                         store = stack.enter_context(
                             opened(storage_dir, working_dir, durability=durability)
                         )
                     interruption.check()
-                    _put(store, source, target, segment_size, interruption, quiet=quiet)
+                    _put(store, source, segment_size, interruption, quiet=quiet)
             except click.ClickException:
                 interruption.check()
                 raise
@@ -98,7 +98,6 @@ def put(
 def _put(
     store: FileStoreManager,
     source: Source,
-    name: str,
     segment_size: int,
     interruption: Interruption,
     *,
@@ -107,8 +106,8 @@ def _put(
     started = time.monotonic()
     sent = 0
     stored = Stored(0)
-    with closing(display(name, source.size, quiet=quiet)) as view:
-        for event in Put(store, source, name, segment_size).run():
+    with closing(display(source.name, source.size, quiet=quiet)) as view:
+        for event in Put(store, source, segment_size).run():
             _show(view, event, source.size)
             if isinstance(event, Acked | Stored):
                 sent += event.sent
@@ -126,7 +125,7 @@ def _put(
         elif sent < source.size:
             how = f" ({human(sent)} of it now){how}"
         done = "already stored" if stored.already else "stored"
-        say(f"{done} {shown(name)}: {human(source.size)}{how}")
+        say(f"{done} {shown(source.name)}: {human(source.size)}{how}")
 
 
 def _show(view: Display, event: Event, size: int) -> None:

@@ -13,8 +13,8 @@ from txstore.cli.display import display
 from txstore.cli.fabric import FAILED, connected, ctrl_c, fabric_options
 from txstore.cli.interrupts import INTERRUPTED
 from txstore.cli.options import segment_size as size_in_bytes
-from txstore.cli.problems import explain
-from txstore.cli.targets import targets
+from txstore.cli.problems import CommandError, explain
+from txstore.cli.sources import source_at, targets
 from txstore.cli.text import human, shown
 from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC
 from txstore.errors import (
@@ -34,7 +34,7 @@ SECOND_THOUGHTS = 2.0
 #: What goes wrong with one file, and need not with the next.
 _OF_ONE_FILE = (
     *(FileChangedError, RemoteError, TransferCancelledError, UnsendableNameError),
-    OSError,
+    *(CommandError, OSError),
 )
 
 
@@ -113,12 +113,12 @@ def _what_to_do(error: Exception, config_dir: str, topic: str) -> str:
 
 
 def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) -> None:
-    from txstore.dxl.source import size_of_regular
-
+    with source_at(path, name) as source:
+        size = source.size
     last: SendProgress | None = None
     with (
         ctrl_c(link) as again,
-        closing(display(name, size_of_regular(path), quiet=quiet, doing="sending")) as view,
+        closing(display(name, size, quiet=quiet, doing="sending")) as view,
     ):
         link.notice = view.note
 

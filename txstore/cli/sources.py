@@ -1,4 +1,4 @@
-"""Under which names the files that a command line names are stored."""
+"""The files that a command line names, and the names that they are stored under."""
 
 from __future__ import annotations
 
@@ -7,7 +7,20 @@ from collections import Counter
 
 import click
 
+from txstore.cli.problems import CommandError
 from txstore.cli.text import shown
+from txstore.source import Source
+
+
+def source_at(path: str, name: str) -> Source:
+    """The file at a path, to be stored under a name.
+
+    :raises CommandError: it cannot be read, or is no regular file
+    """
+    try:
+        return Source(path, name)
+    except OSError as error:
+        raise CommandError(f"cannot read {path!r}: {error.strerror}.") from error
 
 
 def targets(files: tuple[str, ...], name: str | None, option: str) -> list[tuple[str, str]]:
