@@ -1,11 +1,11 @@
 """SHA-256 whose state can be saved with a transfer and taken up again by another process.
 
 ``hashlib`` cannot save a running hash.  OpenSSL's ``SHA256_Init/Update/Final`` work on a public
-struct (``SHA256_CTX`` in ``openssl/sha.h``: eight words, the bit count in two words, 64 bytes of
-unfinished block, its length, the digest's length), which can be copied out and in again.  It is
-reached through ctypes in the library that ``hashlib`` itself is linked with.  Where that does not
-work, ``hashlib`` computes the same hash, ``save`` answers ``None``, and whoever needs the hash
-later reads the staged bytes once more.
+struct that can be copied out and in again: ``SHA256_CTX`` in ``openssl/sha.h``.  It has eight
+words, the bit count in two words, 64 bytes of unfinished block, its length, and the digest's
+length.  It is reached through ctypes, in the library that ``hashlib`` itself is linked with.  Where
+that does not work, ``hashlib`` computes the same hash and ``save`` answers ``None``.  Whoever needs
+the hash later then reads the staged bytes once more.
 
 A saved state is canonical: no struct layout, no byte order, no pickle.
 """

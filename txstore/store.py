@@ -168,8 +168,8 @@ class FileStoreManager:
 
         :param name: its name in the storage
         :param found: what ``stat`` says of it now
-        :return: lower-case hex.  ``None``: it is not known, since the file was not published by
-            this store within ``keep_completed``, was changed since (inode, size or time of
+        :return: lower-case hex.  ``None``: it is not known.  The file was not published by this
+            store within ``keep_completed``, was changed since (inode, size or time of
             modification), or is not as durable as the level asks for
         :raises NameRefusedError: nothing is stored under such a name
         """

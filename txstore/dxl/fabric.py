@@ -1,8 +1,8 @@
 """A connection to a DXL fabric; the only module that knows how ``dxlclient`` wants to be used.
 
-``dxlclient`` reconnects by itself, but an answer awaited over a lost connection is awaited to the
-end of its time limit, and a service whose re-registration gets no answer is never registered
-again.  Here a lost connection is noticed at once and replaced by a new one, from the beginning.
+``dxlclient`` reconnects by itself.  But an answer over a lost connection is awaited to the end of
+its time limit, and a service whose re-registration gets no answer is never registered again.  Here
+a lost connection is noticed at once, and replaced by a new one from the beginning.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ class Heartbeat:
     """Called as often as one likes, says so now and then.
 
     The thread that looks after the connection calls it on each of its rounds.  These need the
-    processor, the interpreter's lock and the fabric's library, as every answer does, but no disk:
-    a worker whose requests wait for a slow one goes on giving signs of life.
+    processor, the interpreter's lock and the fabric's library, as every answer does.  They need no
+    disk: a worker whose requests wait for a slow one goes on giving signs of life.
 
     :param say: tells whoever watches
     """

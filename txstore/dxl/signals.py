@@ -1,7 +1,7 @@
 """Signals, handed to a thread.
 
-A signal's handler runs in the main thread between two of its steps, perhaps while that thread holds
-the lock of the very event that the handler would set, and then waits for itself for ever.
+A signal's handler runs in the main thread, between two of its steps.  That thread may hold the lock
+of the very event that the handler would set.  Then it would wait for itself for ever.
 """
 
 from __future__ import annotations

@@ -261,8 +261,8 @@ class TransferLock(Lock):
     """A lock of which the file tells the next holder, among the living, who the last one was.
 
     That is said by a random token, which is not flushed.  Rows of transfers are changed only under
-    their lock (but for intents, see ``Intents.settle``), so a row that was read or written in an
-    earlier call is current for as long as ``turn`` is the same.
+    their lock (but for intents, see ``Intents.settle``).  So a row that was read or written in an
+    earlier call is current as long as ``turn`` is the same.
 
     :ivar turn: goes up each time somebody else may have held the lock in between
     """

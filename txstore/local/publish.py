@@ -1,10 +1,10 @@
 """From staged bytes to a file under its name: whole, at once, and durable.
 
-A file of several segments is published in steps that each leave a state recovery can go on from:
-bytes flushed, **intent** recorded and flushed, renamed, folders flushed, **completion** recorded
-and flushed.  The **name lock** is held from before the intent until the intent is gone, so whoever
-holds it and finds an intent for that place found one left by a worker that died or failed, and
-settles it first.  A one-segment file has nothing to go back to and needs no intent.
+A file of several segments is published in steps: bytes flushed, **intent** recorded and flushed,
+renamed, folders flushed, **completion** recorded and flushed.  Each leaves a state that recovery
+can go on from.  The **name lock** is held from before the intent until the intent is gone.  So
+whoever holds it and finds an intent for that place has found that of a worker that died or failed,
+and settles it first.  A one-segment file has nothing to go back to and needs no intent.
 
 ``docs/design.md`` lists the state after a crash between any two steps.
 """

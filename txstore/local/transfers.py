@@ -38,9 +38,10 @@ class Transfers:
             raise self.taken_over(old)
 
     def flush(self, row: Transfer, flush: Callable[[], None], call: Call) -> None:
-        """Flush staged bytes, and put the row in doubt where that fails: a later flush would
-        succeed without them, so whoever goes on, at whatever level, stages anew and flushes what
-        was recorded and is not durable.
+        """Flush staged bytes, and put the row in doubt where that fails.
+
+        A later flush would succeed without them.  So whoever goes on with a row in doubt, at
+        whatever level, writes anew what was recorded and is not durable, and flushes it.
 
         :param flush: which one, of the transfer's staging file
         """

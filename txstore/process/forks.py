@@ -1,10 +1,10 @@
 """What has to happen around ``fork``, and how a process is told from the one it was forked from.
 
-SQLite's locks belong to a process and do not survive a fork, while its tables in memory do: a
-child that goes on with its parent's connection, or merely lets it be collected, can delete the
+SQLite's locks belong to a process and do not survive a fork, but its tables in memory do.  A child
+that goes on with its parent's connection, or merely lets it be collected, can delete the
 write-ahead log under everybody.  So Python's own forks leave no connection open.  A fork that is
-made from C (uWSGI's, or any library's) tells nobody: its child is known by its process id, which
-every call compares (``here``), and lets go of what it inherited then.
+made from C (uWSGI's, or any library's) tells nobody.  Its child is known by its process id, which
+every call compares (``here``).  It lets go of what it inherited then.
 
 Thread locks are copied in whatever state they were in, so nothing of an inherited manager is used
 in a child: the manager opens anew.

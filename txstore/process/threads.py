@@ -27,8 +27,11 @@ def try_acquire(lock: Any) -> bool:
 
 
 def acquire(lock: Any, timeout: float) -> bool:
-    """Take a lock, unless it is not had in time, or this thread has it already: a call that is
-    made in the middle of another, by a signal handler, must not go on in what that one guards."""
+    """Take a lock; ``False``: it was not had in time, or this thread has it already.
+
+    A call that a signal handler makes in the middle of another must not go on in what that one
+    guards.
+    """
     return not lock._is_owned() and lock.acquire(timeout=timeout)
 
 

@@ -73,7 +73,7 @@ class Known:
 def decide(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
     """What to do with a request that is no cancel.
 
-    A last message that finishes the open transfer comes before an earlier one that it may repeat:
+    A last message may both finish the open transfer and repeat an earlier one.  Then it finishes:
     the file is the same, and the sender's second transfer does not stay open.
     """
     if request.store is None:

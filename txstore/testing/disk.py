@@ -1,14 +1,14 @@
 """A disk that really does what it is told, keeps a record of it, and fails when it is told to.
 
 It records on a ``Platter`` what every operation does to the kernel's and to the device's view of
-the files, so that at any point it can be asked what a process crash or a power loss would leave.
+the files.  So at any point it can be asked what a process crash or a power loss would leave.
 
 SQLite does its own I/O.  After each of its calls that can have written, the journal's files are
-compared with what is recorded, and the difference is taken down in the order in which SQLite makes
-it, with the flushes that it makes at ``synchronous=NORMAL``: the header of a WAL that begins anew
-(and, with it, the WAL's name); at a checkpoint first the WAL, then the pages in the database, then
-the database.  A commit is not flushed, unless ``synchronous=FULL``.  What the level really is, is
-asked of the connection each time.  The database file is read by another process: closing any
+compared with what is recorded.  The difference is taken down in the order in which SQLite makes it,
+with the flushes that it makes at ``synchronous=NORMAL``.  These are: the header of a WAL that
+begins anew and, with it, the WAL's name; at a checkpoint first the WAL, then the pages in the
+database, then the database.  A commit is not flushed, unless ``synchronous=FULL``.  Which level it
+is, is asked of the connection each time.  The database file is read by another process: closing any
 descriptor of it in this one would drop SQLite's locks.
 
 Inode numbers are the simulation's own, as small and as soon used again as on a real file system,

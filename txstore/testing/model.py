@@ -1,7 +1,7 @@
 """The contract as a pure function: a state, and what a message makes of it.
 
 Nothing here knows how a store works.  ``State`` is what a sender and a reader of the storage can
-know of it, ``step`` says what a message must be answered and which state follows, and ``Claims``
+know of it.  ``step`` says what a message must be answered and which state follows.  ``Claims`` says
 which parts of the contract a store lays claim to.  ``StoreContract`` drives a real store alongside.
 """
 

@@ -1,19 +1,18 @@
 """What a power loss may leave of a folder, given everything that was done to it.
 
-A ``Platter`` holds two views of every file and folder: the kernel's, which is what programs see
-and what a process crash leaves, and the device's, which is what the last flushes made sure of.
-Between them lie the changes that no flush has covered yet.  A power loss keeps any of them, in any
-combination:
+A ``Platter`` holds two views of every file and folder.  The kernel's is what programs see, and what
+a process crash leaves.  The device's is what the last flushes made sure of.  Between them lie the
+changes that no flush has covered yet.  A power loss keeps any of them, in any combination:
 
 * a write whole, not at all, some of its 512-byte blocks, or only the growth of the file, which
   then reads as zeros;
-* a name given or taken away, each by itself, so that a rename across folders can leave both names;
-  but neither of them only if the folder of the old one was flushed, and that of the new one was
-  not: by itself a rename takes the old name away together with giving the new one;
+* a name given or taken away, each by itself.  So a rename across folders can leave both names.  It
+  leaves neither only if the folder of the old one was flushed and that of the new one was not: by
+  itself a rename takes the old name away together with giving the new one;
 * a cut, or not.
 
-After a flush that failed the kernel takes the pages for clean: what was in flight may stay missing
-for ever, however many flushes succeed later, until it is written again.
+After a flush that failed the kernel takes the pages for clean.  What was in flight may stay
+missing, however many flushes succeed later, until it is written again.
 
 ``Platter.left`` makes one such state, ``losses.losses`` proposes a set of them, ``Tree.build``
 writes one into a real folder.

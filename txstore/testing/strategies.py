@@ -1,6 +1,6 @@
 """Hypothesis strategies for what senders send and what brokers make of it.
 
-What they generate is small by default, so that thousands of examples run in seconds, and sits on
+What they generate is small by default, so that thousands of examples run in seconds.  It sits on
 the edges where stores go wrong: empty files and segments, sizes around a hash's and a disk's
 blocks, ids and names at their longest, runs of zeros.
 """

@@ -286,8 +286,10 @@ class Disk:
 
     def lock_folder(self, fd: int) -> int | None:
         """Keep a cleaner of temporary folders (``systemd-tmpfiles``) away from a folder and all
-        below it, for as long as the descriptor that is answered is open: by a shared lock on the
-        folder, which any number may hold.  ``None`` where that cannot be had."""
+        below it, by a shared lock on the folder.  Any number may hold one.
+
+        :return: a descriptor, which holds the lock while it is open; ``None``: it was not had
+        """
         own = None
         try:
             own = _readable(fd)
@@ -426,8 +428,10 @@ class Disk:
                 os.close(own)
 
     def touch_file(self, fd: int, size: int) -> None:
-        """Have the kernel find room for the first ``size`` bytes of a file to be changed through
-        memory, as it must when somebody does: then lack of it is a SIGBUS, here an error."""
+        """Have the kernel find room for changing the first ``size`` bytes of a file through memory.
+
+        It must do so when somebody changes them.  Then lack of room is a SIGBUS, here an error.
+        """
         word, offset = ctypes.c_size_t, ctypes.c_int64
         mmap = _c_function(
             "mmap", ctypes.c_void_p, word, ctypes.c_int, ctypes.c_int, ctypes.c_int, offset

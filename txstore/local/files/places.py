@@ -1,8 +1,8 @@
 """A normalised name -> a place inside the storage dir that no symbolic link can move.
 
-``Places`` resolves links among the parents to a **canonical place** (a tuple of names that are no
-links), and later walks exactly that place with descriptors that refuse to follow links, so that a
-link swapped in between makes an error and never another place.
+``Places`` resolves links among the parents to a **canonical place**: a tuple of names that are no
+links.  Later it walks exactly that place, with descriptors that refuse to follow links.  So a link
+that is swapped in between makes an error, and never another place.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The bytes of one unfinished transfer, in its staging file.
 
-A file with more than one link is never written or cut: after a power loss in a rename both names
+A file with more than one link is never written or cut.  After a power loss in a rename both names
 may be there, and a cut would tear the published file.
 """
 
@@ -33,8 +33,8 @@ class StagedFile:
     :ivar private: whether a group that shares the store is kept out of it
     :ivar checked_path: the one that ``Publisher.check_early`` let pass last
     :ivar made_there: whether it was made as if in the folder that it is to be renamed into
-    :ivar writable: whether it may be written: not one that has a second name, which may be that of
-        a published file or of a backup, nor another user's that has a published file's mode
+    :ivar writable: whether it may be written.  Not one that has a second name: that may be a
+        published file's or a backup's.  Nor another user's that has a published file's mode
     :ivar hasher: hash of the first ``hasher.total`` bytes, kept for a transfer that comes back
     :ivar setbacks: how often the transfer had gone back when ``hasher`` was right
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush

@@ -1,8 +1,8 @@
 """Reading what is stored: the list of files, and a file by name, never beyond the borders.
 
-Like storing, reading follows a symbolic link only as long as it stays inside the storage, and it
-does so descriptor by descriptor, so that a link swapped in meanwhile leads nowhere else.  The
-store's own folders are not part of the storage.
+Like storing, reading follows a symbolic link only as long as it stays inside the storage.  It does
+so descriptor by descriptor, so a link that is swapped in meanwhile leads nowhere else.  The store's
+own folders are not part of the storage.
 """
 
 from __future__ import annotations

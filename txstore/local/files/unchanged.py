@@ -1,8 +1,8 @@
 """Whether any name in a folder may have changed: one question in place of one for each name.
 
-Asking the kernel for a file instead has a price beyond its own.  Since Linux 6.13 a file whose
-times were asked for gets a new time of change with the next write, and the flush after that takes
-the inode along: a flush of the journal's WAL took twice as long.
+Asking the kernel for each file instead has a price beyond its own.  Since Linux 6.13 a file whose
+times were asked for gets a new time of change with its next write.  The flush after that takes the
+inode along: a flush of the journal's WAL took twice as long.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ _TICKS, _SECOND = 50_000_000, 1_000_000_000
 
 
 def version_of(disk: Disk, folder: str) -> tuple[int, int, int] | None:
-    """A value that is another one after any name in a folder was made, removed or replaced, or
-    the folder itself was (``inode(7)``: that changes its ctime, which nobody can set).
+    """A value that changes when any name in a folder is made, removed or replaced, or the folder
+    itself is: these change the folder's ctime (``inode(7)``), which nobody can set.
 
     Taken *before* the names are looked at, it is the version that they have at least.
 

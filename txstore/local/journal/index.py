@@ -1,15 +1,15 @@
 """SQLite's index of its write-ahead log: the file ``journal.db-shm``, with all of its blocks there.
 
-SQLite maps this file into memory.  Where a page of it has no block behind it, or one that is copied
-when it is written, touching the page on a full disk is a SIGBUS: it kills the process, whose only
-mistake was to embed us.  SQLite itself writes one byte into each 4 KiB of the file, which leaves
-holes where blocks are smaller, and it cuts the file to nothing whenever it is the first to open it.
-So the file is filled here, before SQLite opens it, and kept from being cut.
+SQLite maps this file into memory.  A page of it may have no block behind it, or one that is copied
+when it is written.  Touching such a page on a full disk is a SIGBUS: it kills the process, whose
+only mistake was to embed us.  SQLite itself writes one byte into each 4 KiB of the file, which
+leaves holes where blocks are smaller.  And it cuts the file to nothing whenever it is the first to
+open it.  So the file is filled here, before SQLite opens it, and kept from being cut.
 
-Whoever is first is found out by a lock on one byte of the file, which each connection holds shared
-(SQLite's "dead man switch").  We take it in the same way, by a lock that belongs to our open file,
-not to the process: exclusively, then nobody has the index and it is begun anew; or shared, then
-somebody has, and it is left as it is.  While we hold it SQLite finds that it is not the first.
+SQLite finds out who is first by a lock on one byte of the file, which each connection holds shared
+(its "dead man switch").  We take the same lock, for our open file, not for the process.  If we get
+it exclusively nobody has the index, and it is begun anew.  If we get it shared somebody has, and it
+is left as it is.  While we hold it SQLite finds that it is not the first.
 
 Closing any descriptor of the file drops all of the process's POSIX locks on it, SQLite's too.  So
 this process has one descriptor of it, closed when none of its managers has a connection any more.
