@@ -1,17 +1,23 @@
-"""What the documents point at is there: files, headings, and names in the code."""
+"""What the documents point at is there: files, headings, names in the code; and what they count."""
 
 from __future__ import annotations
 
 import ast
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
+from txstore import FileStoreManager
+from txstore.testing import segment
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
 #: Those whose names in the code are looked up.
 TECHNICAL = [
     ROOT / "docs" / "architecture.md",
@@ -84,3 +90,39 @@ def test_every_name_of_the_code_is_there(document: Path) -> None:
         for name in MODULE.findall(text)
         if not any(f"/{path}".endswith(f"/{name}") for path in paths)
     ] == []
+
+
+def test_the_walk_of_a_segment_names_the_modules_that_it_enters(tmp_path: Path) -> None:
+    text = ARCHITECTURE.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| `[\w/]*?(\w+)\.py` \|", text, re.MULTILINE)
+    [more] = re.findall(r"more are asked on the way\.(.*?)\n\n", text, re.DOTALL)
+    entered = modules_of_a_segment(tmp_path)
+    assert {*rows, *re.findall(r"`(\w+)`", more)} == entered
+    assert f"makes {len(entered)} modules" in more
+
+
+def modules_of_a_segment(storage: Path) -> set[str]:
+    """The modules in which a function is called by each of several segments.
+
+    So without those of a slice of housekeeping, which comes once a second at most; and without
+    ``descriptors``, which is asked only where a folder changed a moment before.
+    """
+    several: list[set[str]] = []
+    package = f"{ROOT}/txstore/"
+
+    def called(frame: FrameType, event: str, _argument: object) -> None:
+        name = frame.f_code.co_filename
+        if event == "call" and name.startswith(package):
+            several[-1].add(Path(name).stem)
+
+    with FileStoreManager(storage) as store:
+        store.store_segment(segment(1, b"1", "id"))
+        for number in range(2, 6):
+            several.append(set())
+            message = segment(number, b"1", "id")
+            sys.setprofile(called)
+            try:
+                store.store_segment(message)
+            finally:
+                sys.setprofile(None)
+    return set.intersection(*several) - {"descriptors"}
