@@ -8,12 +8,16 @@ which parts of the contract a store lays claim to.  ``StoreContract`` drives a r
 from __future__ import annotations
 
 import hashlib
+import os
 import posixpath
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 
 from txstore.constants import FileStoreProp, FileStoreResultProp
 from txstore.testing.messages import Message
+
+#: Bytes that one part of a name may have.
+_LONGEST = 255
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,18 @@ class State:
 
     :ivar files: path relative to the storage dir -> content
     :ivar unfinished: id -> unfinished transfer
-    :ivar finished: last messages carried out
+    :ivar finished: last messages carried out, that of the latest at the end
+    :ivar links: path of a symbolic link -> where it leads; of folders, not of files
+    :ivar bare: folders that are there whatever files are
+    :ivar changed: paths whose file is not, since somebody else was at it, as it was stored
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
     unfinished: Mapping[str, Unfinished] = field(default_factory=dict)
-    finished: frozenset[Finished] = frozenset()
+    finished: tuple[Finished, ...] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    bare: frozenset[str] = frozenset()
+    changed: frozenset[str] = frozenset()
 
     def next_number(self, file_id: str) -> int:
         """Number of the segment that the store waits for."""
@@ -124,11 +134,44 @@ class State:
 
     def folders(self) -> frozenset[str]:
         """The folders that the files lie in, relative to the storage dir."""
-        found: set[str] = set()
+        found = set(self.bare)
         for path in self.files:
             while path := posixpath.dirname(path):
                 found.add(path)
         return frozenset(found)
+
+    def place(self, path: str) -> str:
+        """Where a path leads."""
+        for link, target in self.links.items():
+            if path.startswith(f"{link}/"):
+                return target + path[len(link) :]
+        return path
+
+    def changed_by_others(self, path: str, content: bytes | None) -> State:
+        """The state after somebody else has put a file in a stored one's place, or removed it."""
+        files = {one: old for one, old in self.files.items() if one != path}
+        if content is not None:
+            files[path] = content
+        folders = frozenset(self.folders())
+        return replace(self, files=files, bare=folders, changed=self.changed | {path})
+
+    def _remembers(self, claim: Finished) -> bool:
+        """Whether a last message gets its answer again.  One that was its file's only one does only
+        if the file is as it was stored, or another has taken its place."""
+        at = self.place(claim.path)
+        stored_there = [one for one in self.finished if self.place(one.path) == at]
+        if claim.number == 1 and at in self.changed and [claim] == stored_there[-1:]:
+            return False
+        return claim in stored_there
+
+    def _stored(self, claim: Finished, content: bytes) -> State:
+        at = self.place(claim.path)
+        return replace(
+            self._without(claim.file_id),
+            files={**self.files, at: content},
+            finished=(*(one for one in self.finished if one != claim), claim),
+            changed=self.changed - {at},
+        )
 
     def _with(self, file_id: str, segments: tuple[bytes, ...]) -> State:
         return replace(self, unfinished={**self.unfinished, file_id: Unfinished(segments)})
@@ -187,19 +230,12 @@ def _final(
     content = b"".join((*recorded, payload))
     in_turn = claim.number == len(recorded) + 1
     matches = (claim.size, claim.sha256) == (len(content), hashlib.sha256(content).hexdigest())
-    answered_before = claims.exactly_once and claim in state.finished
+    answered_before = claims.exactly_once and state._remembers(claim)
     stored = Answer(given, claim.number, FileStoreResultProp.STORE)
     # A one-segment file that is not open any more can only be a repeat of the one before.
     if in_turn and matches and (recorded or not answered_before):
-        refused = _refused_name(state, claim.path)
-        if refused:
-            return refused, state
-        after = replace(
-            state._without(file_id),
-            files={**state.files, claim.path: content},
-            finished=state.finished | {claim},
-        )
-        return stored, after
+        refused = _refused_name(state, state.place(claim.path))
+        return (refused, state) if refused else (stored, state._stored(claim, content))
     if answered_before:
         return replace(stored, repeated=True), state
     if in_turn:
@@ -211,6 +247,8 @@ def _final(
 def _refused_name(state: State, path: str) -> Refusal | None:
     if path in state.folders():
         return Refusal("a folder has that name")
+    if any(len(os.fsencode(part)) > _LONGEST for part in path.split("/")):
+        return Refusal("a part of the name is too long")
     parent = path
     while parent := posixpath.dirname(parent):
         if parent in state.files:
