@@ -94,7 +94,7 @@ def answered(name: str, left: Left, number: int, boot: str = "boot-0") -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of the dead
-@pytest.mark.parametrize("at", ["file", "wal"])
+@pytest.mark.parametrize("at", ["staging", "wal"])
 def test_a_row_whose_worker_died_in_a_flush_is_not_taken_for_durable(at: str) -> None:
     answered("its successor", dying("its worker", at, 3), 3)
 

@@ -23,6 +23,7 @@ from seam import WatchedDisk
 from support import LEVELS, at_each_level, journal_of
 
 from txstore import FileStoreManager
+from txstore.disk import Disk
 from txstore.errors import JournalDamagedError, JournalError, JournalVersionError
 from txstore.local.journal import schema
 from txstore.local.journal.upgrade import OLDER, migrations_folder
@@ -176,13 +177,10 @@ def test_journal_that_will_not_go_into_its_mode_is_refused_at_open(
                 return super().execute(f"SELECT {value}")
             return super().execute(sql, parameters)
 
-    class StubbornDisk(WatchedDisk):
-        def __init__(self) -> None:
-            super().__init__()
-            self.sqlite_connection = Stubborn
-
+    disk = Disk()
+    disk.sqlite_connection = Stubborn
     with pytest.raises(JournalError, match=pragma) as caught:
-        FileStoreManager(tmp_path, disk=StubbornDisk())
+        FileStoreManager(tmp_path, disk=disk)
     assert caught.value.filename == str(tmp_path / ".workdir" / "journal.db")
     FileStoreManager(tmp_path).close()
 

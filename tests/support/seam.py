@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import signal
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from txstore.disk import Disk
+from txstore.testing.seam import Seam
+
+T = TypeVar("T")
 
 #: Calls that leave no trace on the disk: what a crash before one of them leaves is what it leaves
 #: before the next call that is not of them.
@@ -36,46 +36,22 @@ READING = frozenset(
 )
 
 
-class WatchedDisk(Disk):
+class WatchedDisk(Seam):
     """The real disk, with ``before`` called ahead of each operation.
 
     Statements of SQLite come as the operation ``sql`` with the statement's text.
     """
 
-    def __init__(self) -> None:
-        watched = self
-
-        class Cursor(sqlite3.Cursor):
-            def execute(self, sql: str, parameters: Any = (), /) -> Any:
-                watched.before("sql", sql)
-                return super().execute(sql, parameters)
-
-        class Connection(sqlite3.Connection):
-            def cursor(self, factory: Any = None) -> Any:
-                return super().cursor(factory or Cursor)
-
-            def execute(self, sql: str, parameters: Any = (), /) -> sqlite3.Cursor:
-                found: sqlite3.Cursor = self.cursor().execute(sql, parameters)
-                return found
-
-        self.sqlite_connection = Connection
+    def made(
+        self, call: str, act: Callable[..., T], args: tuple[Any, ...], options: dict[str, Any]
+    ) -> T:
+        facts = args[1:] if call == "sql" else (*args, *options.values())
+        if facts != ("CLOSE",):
+            self.before(call, *facts)
+        return act(*args, **options)
 
     def before(self, operation: str, *facts: Any) -> None:
         """What a test wants to do ahead of an operation."""
-
-
-def _watched(name: str) -> Callable[..., Any]:
-    original = getattr(Disk, name)
-
-    def method(self: WatchedDisk, *args: Any, **options: Any) -> Any:
-        self.before(name, *args, *options.values())
-        return original(self, *args, **options)
-
-    return method
-
-
-for _name, _ in inspect.getmembers(Disk, inspect.isfunction):
-    setattr(WatchedDisk, _name, _watched(_name))
 
 
 class KillingDisk(WatchedDisk):

@@ -129,6 +129,11 @@ class FaultPlan:
         self.history: list[tuple[str, str]] | None = [] if keep_history else None
         self.watch: Callable[[str, str], None] | None = None
 
+    @property
+    def looks(self) -> bool:
+        """Whether it matters to anybody which files calls are about."""
+        return bool(self.faults) or self.history is not None or self.watch is not None
+
     def fail(
         self,
         call: str,
