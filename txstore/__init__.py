@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from txstore.protocol.constants import FileStoreProp, FileStoreResultProp, HashType
+    from txstore.protocol.event import Consumer, Event
     from txstore.protocol.status import TransferStatus
     from txstore.store import FileStoreManager, FileStoreSegmentResult
 
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Consumer": "protocol.event",
+    "Event": "protocol.event",
     "FileStoreManager": "store",
     "FileStoreProp": "constants",
     "FileStoreResultProp": "constants",
@@ -26,6 +29,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "Consumer",
+    "Event",
     "FileStoreManager",
     "FileStoreProp",
     "FileStoreResultProp",

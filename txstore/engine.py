@@ -10,9 +10,63 @@ import os
 from typing import Protocol
 
 from txstore.deadline import Deadline
+from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.status import TransferStatus
+
+
+class Turn(Protocol):
+    """A consumer's turn: as long as it is not over, nobody else has one under the same name.
+
+    :ivar cursor: number of the last event that the consumer was done with when the turn began
+    """
+
+    cursor: int
+
+    def check(self) -> None:
+        """:raises OSError: it is over, and somebody else may have it"""
+        ...
+
+    def end(self) -> None:
+        """Let others have it.  May be called more than once, and by any thread."""
+        ...
+
+
+class Events(Protocol):
+    """What is told of transfers that ended, and who has seen how much of it.  Thread-safe.
+
+    An event is recorded in the step that ends its transfer.  Its number is higher than those of all
+    that could be seen before, so whoever goes on after the last number that he saw misses none.
+    """
+
+    def after(self, sequence: int, limit: int, deadline: Deadline) -> list[Event]:
+        """The next events, oldest first.  What is told is durable, as the level says, so that no
+        number is ever told of two."""
+        ...
+
+    def consumers(self, deadline: Deadline) -> list[Consumer]:
+        """All consumers, by name."""
+        ...
+
+    def take_turn(self, name: str, deadline: Deadline) -> Turn | None:
+        """Register a consumer, if need be, and take its turn; ``None``: somebody else has it.
+
+        It ends with whoever has it: a process that dies holds nobody up.
+        """
+        ...
+
+    def done(self, name: str, sequence: int, deadline: Deadline) -> None:
+        """A consumer is done with an event and all before; durable, as the level says.  Its cursor
+        never goes back.
+
+        :raises UnknownConsumerError: it was removed
+        """
+        ...
+
+    def remove_consumer(self, name: str, deadline: Deadline) -> bool:
+        """Forget a consumer; ``False``: none has that name.  Durable, as the level says."""
+        ...
 
 
 class Engine(Protocol):
@@ -23,6 +77,7 @@ class Engine(Protocol):
 
     :ivar storage_dir: where files are stored, so that a later process finds it
     :ivar working_dir: likewise, where unfinished transfers are
+    :ivar events: what is told of transfers that ended
     :ivar spoilt: set where a call was cut off in the middle, so that nothing kept in memory is
         known to be right; the engine is used by nobody else then, and abandoned after its last call
     """
@@ -30,6 +85,9 @@ class Engine(Protocol):
     storage_dir: str
     working_dir: str
     spoilt: bool
+
+    @property
+    def events(self) -> Events: ...
 
     # --- the protocol ------------------------------------------------------------------------
 

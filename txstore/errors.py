@@ -195,6 +195,20 @@ class OptionError(TxStoreError, ValueError):
         self.received = received
 
 
+class UnknownConsumerError(TxStoreError, LookupError):
+    """No consumer of events has that name (any more): it was removed.
+
+    :ivar consumer: the name
+    """
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(
+            f"There is no consumer {consumer!r}: it was removed. To register it anew, ask for"
+            " events by that name"
+        )
+        self.consumer = consumer
+
+
 class StoreMismatchError(TxStoreError, ValueError):
     """The storage dir and the working dir do not belong together.
 

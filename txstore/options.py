@@ -70,6 +70,36 @@ def seconds(option: str, value: object) -> float:
     return number
 
 
+def count(option: str, value: object) -> int:
+    """How many there may be.
+
+    :raises OptionError: it is not a whole number from 1 that the journal can hold
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value < 2**63:
+        # Not shown: Python refuses to write out more than some thousand digits.
+        raise OptionError(
+            f"{option} must be a whole number from 1, less than 2**63.",
+            option=option,
+            received=value,
+        )
+    return value
+
+
+def consumer_name(value: object) -> str:
+    """The name of a consumer of events.
+
+    :raises OptionError: it is no text of 1 to 255 characters that can be shown
+    """
+    if not isinstance(value, str) or not 1 <= len(value) <= 255 or not value.isprintable():
+        raise OptionError(
+            "The name of a consumer must be text of 1 to 255 characters that can be shown, not"
+            f" {value!r:.300}.",
+            option="consumer",
+            received=value,
+        )
+    return value
+
+
 def file_mode(value: object) -> int:
     """Permission bits for the store's own files.
 

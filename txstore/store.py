@@ -10,17 +10,19 @@ import os
 import sys
 from collections.abc import Callable
 from types import TracebackType
-from typing import NoReturn, TypeVar
+from typing import NoReturn, TypeVar, overload
 
 from txstore.deadline import Deadline
 from txstore.engine import Engine
 from txstore.errors import LockTimeoutError, StoreClosedError, StoreNotPicklableError, TxStoreError
+from txstore.events.feed import Consuming, Delivery, Feed, Look
 from txstore.limits import Limits
 from txstore.local.engine import LocalEngine, Options
 from txstore.local.files.disk import Disk
-from txstore.options import Durability, Level, file_mode, seconds
+from txstore.options import Durability, Level, consumer_name, count, file_mode, seconds
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
+from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
 from txstore.protocol.result import FileStoreSegmentResult
@@ -54,6 +56,9 @@ class FileStoreManager:
         and scratch data).  A crash of the process takes nothing acknowledged, at any level
     :param expire_after: seconds without activity after which an unfinished transfer is dropped
     :param keep_completed: seconds for which a repeated last message gets its first answer again
+    :param keep_events: seconds for which an event is kept at least, if no more than ``max_events``
+        come; longer, as long as a consumer is not done with it
+    :param max_events: how many events are kept at most, whoever has not seen them
     :param lock_timeout: seconds that all waiting of one call may take together
     :param mode: permission bits of the store's own files; ``0o660`` lets a group share the store
     :param allow_network_fs: accept a working dir on a network file system; the caller promises
@@ -85,6 +90,8 @@ class FileStoreManager:
         durability: Level = "segment",
         expire_after: float = 7 * DAY,
         keep_completed: float = DAY,
+        keep_events: float = 7 * DAY,
+        max_events: int = 1_000_000,
         lock_timeout: float = 30.0,
         mode: int = 0o600,
         allow_network_fs: bool = False,
@@ -99,6 +106,8 @@ class FileStoreManager:
             self._lock_timeout,
             seconds("expire_after", expire_after),
             seconds("keep_completed", keep_completed),
+            seconds("keep_events", keep_events),
+            count("max_events", max_events),
             file_mode(mode),
             allow_network_fs,
             limits or Limits(),
@@ -136,7 +145,7 @@ class FileStoreManager:
         request = parse(message, self._rules)
         return self._run(lambda engine, deadline: engine.store_segment(request, deadline))
 
-    # --- looking, and ends -------------------------------------------------------------------
+    # --- looking ----------------------------------------------------------------------------
 
     def transfers(self, prefix: str = "") -> list[TransferStatus]:
         """The unfinished transfers, oldest first, as the journal has them.
@@ -189,9 +198,72 @@ class FileStoreManager:
         request = SegmentRequest(require_file_id(file_id), 0, b"", cancel=True)
         return self._run(lambda engine, deadline: engine.cancel(request, deadline))
 
+    # --- events ------------------------------------------------------------------------------
+
+    @overload
+    def events(self, consumer: str, *, follow: bool = False) -> Feed[Delivery]: ...
+
+    @overload
+    def events(self, consumer: None = None, *, follow: bool = False) -> Feed[Event]: ...
+
+    def events(
+        self, consumer: str | None = None, *, follow: bool = False
+    ) -> Feed[Delivery] | Feed[Event]:
+        """What became of transfers, in the order in which they ended: stored, cancelled, expired.
+
+        A consumer gets every event that is kept and that it is not ``done()`` with, each at least
+        once, whatever crashes::
+
+            for event in store.events(consumer="index"):
+                add_to_index(event.name)
+                event.done()
+
+        A new consumer is registered with the first event that it asks for, and begins with the
+        oldest that is kept.  One process at a time has its turn under a name; others wait, and go
+        on from the first event that is not done with when it ends its iteration or dies.
+
+        What is told is durable, except at level ``"none"``, and its number is never another's.
+
+        :param consumer: its name.  ``None``: all events that are kept are shown; nobody is waited
+            for, and nothing is recorded of that
+        :param follow: whether to wait for more at the end
+        :return: an iterator, to be used by one thread; ``stop()`` ends it from another
+        :raises OptionError: no consumer can have that name (a ``ValueError``)
+
+        While iterating also, from the iterator:
+
+        :raises LockTimeoutError: without ``follow``: somebody else had the consumer's turn for
+            longer than ``lock_timeout``
+        :raises StoreClosedError: the manager was closed
+        """
+        if consumer is None:
+            return Look(self._run, follow=follow)
+        return Consuming(
+            self._run,
+            consumer_name(consumer),
+            follow=follow,
+            patience=self._lock_timeout,
+            where=self.working_dir,
+        )
+
+    def consumers(self) -> list[Consumer]:
+        """The registered consumers of events, by name, and how far each is."""
+        return self._run(lambda engine, deadline: engine.events.consumers(deadline))
+
+    def remove_consumer(self, name: str) -> bool:
+        """Forget a consumer: no event is kept for it any more, and under that name another begins.
+
+        Durable on return, except at level ``"none"``.
+
+        :return: ``False``: there is no consumer of that name
+        """
+        return self._run(lambda engine, deadline: engine.events.remove_consumer(name, deadline))
+
+    # --- ends --------------------------------------------------------------------------------
+
     def expire(self) -> list[str]:
-        """Drop all transfers without activity for ``expire_after``, and forget what was finished
-        longer than ``keep_completed`` ago.
+        """Drop all transfers without activity for ``expire_after``, forget what was finished longer
+        than ``keep_completed`` ago, and events that need not be kept.
 
         It also happens by itself, bit by bit, after answers.  A transfer that somebody works on is
         left alone, and not waited for.

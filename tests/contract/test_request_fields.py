@@ -498,6 +498,7 @@ VALUES: dict[str, Any] = {
     "working_dir": "/working",
     "path": "/working/journal.db",
     "timeout": 1.5,
+    "consumer": "index",
     "lock": "journal",
     "call": "fsync of a folder",
     "length": 600,

@@ -18,7 +18,7 @@ KEEPING = [
     ),
     Mutant(
         "a full slice is followed by another with the next answer",
-        (Patch("Housekeeping._slice", "_SLICE in (len(found), forgotten)", "False"),),
+        (Patch("Housekeeping._slice", "_SLICE in (len(found), *forgotten)", "False"),),
         ("tests/contract/test_keeping_up.py",),
     ),
     Mutant(

@@ -13,7 +13,17 @@ import pytest
 from txstore import errors
 
 ROOT = Path(__file__).parents[2]
-MODULES = ["store", "constants", "limits", "errors", "disk", "dxl", "testing", "testing.strategies"]
+MODULES = [
+    "store",
+    "events",
+    "constants",
+    "limits",
+    "errors",
+    "disk",
+    "dxl",
+    "testing",
+    "testing.strategies",
+]
 
 
 @pytest.fixture(scope="module")

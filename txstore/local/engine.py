@@ -23,13 +23,16 @@ from txstore.local import status
 from txstore.local.append import Appender
 from txstore.local.belongings import Belongings, disown_lost
 from txstore.local.call import Call
+from txstore.local.events import LocalEvents
 from txstore.local.files.disk import Disk
 from txstore.local.files.home import Home
 from txstore.local.files.places import Place, Places, place_bytes
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
+from txstore.local.forgetting import Forgetting, ForgettingEvents
 from txstore.local.housekeeping import Housekeeping
 from txstore.local.intents import Intents
+from txstore.local.journal.event_records import EventRecords
 from txstore.local.journal.rows import Event, Transfer
 from txstore.local.journal.upgrade import open_records
 from txstore.local.locks import Locks
@@ -57,6 +60,8 @@ class Options(NamedTuple):
     lock_timeout: float
     expire_after: float
     keep_completed: float
+    keep_events: float
+    max_events: int
     mode: int
     allow_network_fs: bool
     limits: Limits
@@ -66,6 +71,7 @@ class Options(NamedTuple):
 class LocalEngine:
     """The opened parts of a manager.  Thread-safe; of the process that opened it.
 
+    :ivar events: what is told of transfers that ended
     :ivar spoilt: whether a call was cut off in the middle, so that nothing kept in memory is known
         to be right; it is used by nobody else then, and closed when its last call is over
     """
@@ -112,6 +118,13 @@ class LocalEngine:
                 home, locks, staging, records, transfers, publisher, level
             )
             self._recovery = Recovery(home, staging, records, transfers, intents)
+            told = EventRecords(records.journal, options.max_events)
+            self.events = events = LocalEvents(home, locks, told, level)
+            belongings.keep(events, events.close)
+            forgetting = [
+                Forgetting(records, options.keep_completed),
+                ForgettingEvents(told, options.keep_events, options.max_events),
+            ]
             self._housekeeping = keeping = Housekeeping(
                 home,
                 locks,
@@ -120,7 +133,7 @@ class LocalEngine:
                 transfers,
                 intents,
                 options.expire_after,
-                options.keep_completed,
+                forgetting,
             )
             belongings.keep(keeping, keeping.close)
             forks.disown_in_children(staging, publisher, keeping)

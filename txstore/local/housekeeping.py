@@ -1,4 +1,4 @@
-"""Nothing piles up for ever: expiry of transfers and completions, orphaned staging files.
+"""Nothing piles up for ever: expiry of transfers, of what is recorded of them, and orphans.
 
 Runs by itself in bounded slices after answers, and whole in ``expire``.  A slice never waits for
 a transfer's lock: who holds it is working on it.
@@ -19,6 +19,7 @@ from txstore.local.clock import Cutoff
 from txstore.local.files.descriptors import never_collect
 from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging, stripe_in
+from txstore.local.forgetting import Forgetting
 from txstore.local.intents import Intents
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Event, Transfer
@@ -28,12 +29,13 @@ from txstore.process import threads
 
 logger = logging.getLogger(__name__)
 
-#: How much one slice takes away, or looks at one by one: transfers, completions, staging files.
+#: How much one slice takes away, or looks at one by one: transfers, completions, events,
+#: staging files.
 _SLICE = 32
 #: Rows that a slice has SQLite look at, which takes less than a millisecond.
 _LOOKED_AT = 1024
-#: Completions that one statement forgets where nobody waits for an answer; all rows there are.
-_MANY, _ALL = 1024, 2**62
+#: All rows there are.
+_ALL = 2**62
 #: Seconds between slices, at most; a tenth of the shortest lifetime if that is less.
 _INTERVAL = 1.0
 #: Seconds for which a staging file is kept open for a transfer that may come back.
@@ -54,18 +56,18 @@ class Housekeeping:
         transfers: Transfers,
         intents: Intents,
         expire_after: float,
-        keep_completed: float,
+        forgetting: list[Forgetting],
     ) -> None:
         self._home, self._locks, self._staging = home, locks, staging
         self._records, self._transfers, self._intents = records, transfers, intents
-        self._expire_after, self._keep_completed = expire_after, keep_completed
-        self._interval = min(_INTERVAL, expire_after / 10, keep_completed / 10)
+        self._expire_after, self._forgetting = expire_after, forgetting
+        shortest = min(expire_after, *(one.lifetime for one in forgetting))
+        self._interval = min(_INTERVAL, shortest / 10)
         self._due = 0.0
         self._behind = False
         self._after = 0
-        self._stamping, self._stamped = True, 0
         self._names: Iterator[str] | None = None
-        self._given_back = 0  # counts transfers, completions and orphans
+        self._given_back = 0  # counts transfers, completions, events and orphans
         self._busy = threads.new_lock()  # one slice at a time
         self._making_room = threads.new_lock()
 
@@ -99,15 +101,13 @@ class Housekeeping:
             over, call.at, self._after, _LOOKED_AT, _SLICE, call
         )
         self._drop(found, over, call, spare=file_id)
-        if self._stamping:  # looks at all of them, but after a boot once is enough
-            self._stamped = self._records.stamp_ahead(call.at, self._stamped, _LOOKED_AT, call)
-            self._stamping = self._stamped > 0
-        over = clock.cutoff(self._keep_completed, call.at, seen)
-        forgotten = self._records.forget_over(over, _SLICE, call)
-        # An answer makes one at most, and the next takes so many away: whatever the rate, no
-        # more pile up.
-        self._behind = _SLICE in (len(found), forgotten)
+        forgotten = [one.some(_SLICE, seen, call) for one in self._forgetting]
+        # An answer makes one at most of each, and the next takes so many away: whatever the rate,
+        # no more pile up.
+        self._behind = _SLICE in (len(found), *forgotten)
         if whole:
+            for one in self._forgetting:
+                one.warn(seen, call)
             self._staging.trim(time.monotonic() - _KEPT_OPEN_FOR)
             self._settle_left(call)
             self._sweep_slice(call)
@@ -115,7 +115,7 @@ class Housekeeping:
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed, and all that dead workers left; forget all
-        completions whose time has passed.
+        completions and events whose time has passed.
 
         :return: ids of the transfers dropped
         """
@@ -153,9 +153,9 @@ class Housekeeping:
             if len(found) < _SLICE:
                 break
         self._sweep(call)
-        over = clock.cutoff(self._keep_completed, call.at, seen)
-        while forgotten := self._records.forget_over(over, _MANY, call):
-            self._given_back += forgotten
+        for one in self._forgetting:
+            for forgotten in one.all(seen, call):
+                self._given_back += forgotten
 
     # --- transfers ---------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ class LockFile:
     """
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
-        self.disk, self._folder_fd, self._mode = disk, folder_fd, mode
+        self.disk, self._folder, self._folder_fd, self._mode = disk, folder, folder_fd, mode
         self.path = os.path.join(folder, LOCK_FILE)
         self.opened: Descriptor | None = None
         self.holders: set[Lock] = set()
@@ -89,6 +89,10 @@ class LockFile:
         self.token = secrets.token_bytes(_TOKEN_SIZE)
         self.opened = opened
         return opened
+
+    def again(self) -> LockFile:
+        """The same file, with a descriptor of its own."""
+        return LockFile(self.disk, self._folder, self._folder_fd, self._mode)
 
     def check_in_place(self, inode: Inode) -> None:
         """Check that its path leads to the file in which a lock is held.
@@ -344,6 +348,10 @@ class Locks:
             if held:
                 lock.release()
 
+    def own_file(self) -> LockFile:
+        """The lock file once more, to be opened for a lock that is held from call to call."""
+        return self._file.again()
+
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of all that it has."""
         for lock in (self.journal, *self._transfers, *self._names):
@@ -369,3 +377,9 @@ def transfer_byte(stripe: int) -> int:
 def name_byte(stripe: int) -> int:
     """Byte of the lock file that is the lock of a stripe of names."""
     return transfer_byte(STRIPES + stripe)
+
+
+def consumer_byte(key: int) -> int:
+    """Byte of the lock file that is the turn of a consumer, by the key of its row: it is held for
+    long, so none is shared.  There need be no such byte in the file."""
+    return name_byte(STRIPES + key)

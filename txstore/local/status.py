@@ -19,8 +19,8 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
         segments_received=row.segments,
         bytes_received=row.offset,
         sha256=hasher.digest().hex() if hasher is not None else None,
-        created_at=_time(row.created_at),
-        updated_at=_time(row.updated_at),
+        created_at=time_of(row.created_at),
+        updated_at=time_of(row.updated_at),
         state="receiving" if row.publish_place is None else "publishing",
     )
     if hasher is None:
@@ -37,11 +37,12 @@ def of_completion(done: Completion) -> TransferStatus:
         segments_received=done.segments,
         bytes_received=done.size,
         sha256=done.sha256.hex(),
-        created_at=_time(done.created_at),
-        updated_at=_time(done.completed_at),
+        created_at=time_of(done.created_at),
+        updated_at=time_of(done.completed_at),
         state="stored",
     )
 
 
-def _time(seconds: float) -> datetime:
+def time_of(seconds: float) -> datetime:
+    """A wall clock's time."""
     return datetime.fromtimestamp(seconds, timezone.utc)

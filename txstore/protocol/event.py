@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Literal
 
@@ -39,8 +39,9 @@ class Event:
 
     def to_dict(self) -> dict[str, str | int | None]:
         """The same for JSON; times as ISO 8601."""
+        facts = {one.name: getattr(self, one.name) for one in fields(Event)}
         return {
-            **asdict(self),
+            **facts,
             "created_at": self.created_at.isoformat(),
             "recorded_at": self.recorded_at.isoformat(),
         }
@@ -52,11 +53,13 @@ class Consumer:
 
     :ivar name: its name
     :ivar cursor: number of the last event that it is done with; 0: of none
-    :ivar behind: how many events that are kept come after that
+    :ivar behind: how many events it has yet to see
+    :ivar lost: how many it never saw that are gone, since ``max_events`` came after them
     :ivar registered_at: when it first asked for events (UTC)
     """
 
     name: str
     cursor: int
     behind: int
+    lost: int
     registered_at: datetime

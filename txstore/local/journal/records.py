@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError
 from txstore.local.clock import Cutoff, Moment
+from txstore.local.journal.aging import Aging, Range, is_ahead, is_over, values_of
 from txstore.local.journal.journal import Journal, Write
 from txstore.local.journal.rows import Completion, Event, Transfer
 from txstore.local.journal.schema import (
-    REVISION,
     completion,
     consumer,
     event,
@@ -26,7 +26,8 @@ from txstore.local.journal.schema import (
     transfer,
     version,
 )
-from txstore.local.journal.sqlite import Row, Statement, check_version
+from txstore.local.journal.sqlite import IS_OURS, Row, Statement, check_version
+from txstore.local.journal.sqlite import parameter as _p
 
 
 def _columns(table: sa.Table, names: tuple[str, ...]) -> list[sa.Column[object]]:
@@ -35,11 +36,6 @@ def _columns(table: sa.Table, names: tuple[str, ...]) -> list[sa.Column[object]]
 
 _TRANSFER = sa.select(*_columns(transfer, Transfer._fields))
 _COMPLETION = sa.select(completion.c.id, *_columns(completion, Completion._fields))
-
-
-def _p(name: str) -> sa.BindParameter[object]:
-    """A parameter of a WHERE clause; SQLAlchemy keeps columns' own names for SET."""
-    return sa.bindparam(f"p_{name}")
 
 
 # Brings the journal's revision along, also where there is no such transfer: whatever is written
@@ -51,9 +47,7 @@ _FIND = Statement(
 )
 _BY_STAGING = Statement(_TRANSFER.where(transfer.c.staging == _p("staging")))
 _BY_PLACE = Statement(_TRANSFER.where(transfer.c.publish_place == _p("place")))
-_INTENTS = Statement(
-    _TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(sa.bindparam("p_limit"))
-)
+_INTENTS = Statement(_TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(_p("limit")))
 _LIST = Statement(_TRANSFER.order_by(transfer.c.id))
 _LIST_SOME = Statement(
     _TRANSFER.where(transfer.c.file_id >= _p("first"), transfer.c.file_id <= _p("last")).order_by(
@@ -66,43 +60,18 @@ _COUNT = Statement(sa.select(sa.func.count()).select_from(transfer))
 _STAGINGS = Statement(sa.select(transfer.c.staging))
 
 
-def _range(table: sa.Table) -> sa.ColumnElement[bool]:
-    return (table.c.id > _p("after")) & (table.c.id <= _p("to"))
-
-
-def _end_of_range(table: sa.Table) -> Statement:
-    """Where a slice of so many rows after a key ends, and how many they are."""
-    some = sa.select(table.c.id).where(table.c.id > _p("after")).order_by(table.c.id)
-    ids = some.limit(sa.bindparam("p_limit")).subquery()
-    return Statement(sa.select(sa.func.max(ids.c.id), sa.func.count()).select_from(ids))
-
-
-def _is_over(table: sa.Table | sa.Subquery, time: str) -> sa.ColumnElement[bool]:
-    """What ``clock.Cutoff.is_over`` says, of a row."""
-    here = table.c.boot == _p("boot")
-    return (here & (table.c.ticks <= _p("ticks"))) | (~here & (table.c[time] <= _p("wall")))
-
-
-def _is_ahead(table: sa.Table, time: str) -> sa.ColumnElement[bool]:
-    """Whether a row was written, in another boot, when the wall clock was ahead."""
-    return (table.c.boot != _p("boot")) & (table.c[time] > _p("now"))
-
-
-_TRANSFERS_END, _COMPLETIONS_END = _end_of_range(transfer), _end_of_range(completion)
+_TRANSFERS = Range(transfer)
 _OVERDUE = Statement(
     sa.select(transfer.c.id, *_columns(transfer, Transfer._fields))
-    .where(_range(transfer), _is_over(transfer, "updated_at") | _is_ahead(transfer, "updated_at"))
+    .where(_TRANSFERS.clause, is_over(transfer, "updated_at") | is_ahead(transfer, "updated_at"))
     .order_by(transfer.c.id)
-    .limit(sa.bindparam("p_limit"))
+    .limit(_p("limit"))
 )
 _INSERT = Statement(sa.insert(transfer).values({n: sa.bindparam(n) for n in Transfer._fields}))
 # Row keys are used again by SQLite, also after the journal went back; the staging file's name is
 # random, so it and the count of changes name exactly one version of one transfer.
-# And the journal must be of our revision: a newer worker may have upgraded it meanwhile.
 _THE_VERSION = sa.and_(
-    transfer.c.staging == _p("staging"),
-    transfer.c.change == _p("change"),
-    sa.select(version.c.version_num).scalar_subquery() == sa.literal_column(f"'{REVISION}'"),
+    transfer.c.staging == _p("staging"), transfer.c.change == _p("change"), IS_OURS
 )
 
 
@@ -132,25 +101,7 @@ _PUBLISHED = Statement(
 _MARK_DURABLE = Statement(
     sa.update(completion).where(completion.c.id == _p("id")).values(durable=1)
 )
-_OLDEST = (
-    sa.select(completion.c.id, completion.c.boot, completion.c.ticks, completion.c.completed_at)
-    .order_by(completion.c.id)
-    .limit(sa.bindparam("p_limit"))
-    .subquery()
-)
-_OVER = Statement(
-    sa.select(sa.func.count(), sa.func.max(_OLDEST.c.id)).where(_is_over(_OLDEST, "completed_at"))
-)
-_FORGET_OVER = Statement(
-    sa.delete(completion).where(completion.c.id <= _p("to"), _is_over(completion, "completed_at"))
-)
-_AHEAD = sa.and_(_range(completion), _is_ahead(completion, "completed_at"))
-_COUNT_AHEAD = Statement(sa.select(sa.func.count()).select_from(completion).where(_AHEAD))
-_STAMP_AHEAD = Statement(
-    sa.update(completion)
-    .where(_AHEAD)
-    .values({n: sa.bindparam(n) for n in ("completed_at", "boot", "ticks")})
-)
+_AGING = Aging(completion, "completed_at")
 _RECORD_EVENT = Statement(sa.insert(event).values({n: sa.bindparam(n) for n in Event._fields}))
 _A_CONSUMER = Statement(sa.select(consumer.c.id).limit(1))
 _FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
@@ -161,10 +112,6 @@ _STORE = Statement(
 _SEE_BOOT = Statement(
     sa.update(store).values(boot=sa.bindparam("boot"), boot_ticks=sa.bindparam("boot_ticks"))
 )
-
-
-def _over(over: Cutoff) -> dict[str, object]:
-    return {"p_boot": over.boot, "p_ticks": over.ticks, "p_wall": over.wall}
 
 
 class Records:
@@ -226,19 +173,17 @@ class Records:
         :param limit: how many are answered at most
         :return: with where the next slice goes on; 0: all were looked at
         """
-        end, following = self._range(_TRANSFERS_END, after, among, deadline)
-        values = {**_over(over), "p_now": at.wall, "p_after": after, "p_to": end, "p_limit": limit}
+        end, following = _TRANSFERS.end(self.journal, after, among, deadline)
+        values = {
+            **values_of(over),
+            "p_now": at.wall,
+            "p_after": after,
+            "p_to": end,
+            "p_limit": limit,
+        }
         rows = self.journal.read(_OVERDUE, values, deadline)
         found = [Transfer(*row[1:]) for row in rows]
         return found, rows[-1][0] if len(rows) == limit else following
-
-    def _range(
-        self, statement: Statement, after: int, among: int, deadline: Deadline
-    ) -> tuple[int, int]:
-        """Where a slice ends, and where the next goes on: 0 behind the last row."""
-        found = self.journal.read(statement, {"p_after": after, "p_limit": among}, deadline)
-        [(end, count)] = found
-        return end or 0, end if count == among else 0
 
     def stagings(self, deadline: Deadline) -> set[str]:
         """The names of all staging files that belong to a transfer."""
@@ -322,12 +267,7 @@ class Records:
         :param among: how many are looked at
         :return: how many were forgotten
         """
-        values = _over(over)
-        [(count, last)] = self.journal.read(_OVER, {**values, "p_limit": among}, deadline)
-        if count:
-            write = Write(_FORGET_OVER, {**values, "p_to": last})
-            self.journal.write(deadline, write, frees=True)
-        return int(count)
+        return _AGING.forget(self.journal, values_of(over), among, deadline)
 
     def stamp_ahead(self, at: Moment, after: int, among: int, deadline: Deadline) -> int:
         """Let the time of completions begin now that were written while the wall clock was ahead,
@@ -337,12 +277,7 @@ class Records:
         :param among: how many rows are looked at
         :return: where the next slice goes on; 0: all were looked at
         """
-        end, following = self._range(_COMPLETIONS_END, after, among, deadline)
-        values = {"p_boot": at.boot, "p_now": at.wall, "p_after": after, "p_to": end}
-        if self.journal.read(_COUNT_AHEAD, values, deadline) != [(0,)]:
-            stamp = {"completed_at": at.wall, "boot": at.boot, "ticks": at.ticks}
-            self.journal.write(deadline, Write(_STAMP_AHEAD, {**values, **stamp}))
-        return following
+        return _AGING.stamp_ahead(self.journal, at, after, among, deadline)
 
     def forget_completion(self, key: int, deadline: Deadline) -> None:
         self.journal.write(deadline, Write(_FORGET_COMPLETED, {"p_id": key}), frees=True)

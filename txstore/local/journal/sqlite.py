@@ -61,6 +61,18 @@ class Statement:
 
 SELECT_VERSION = Statement(sa.select(schema.version.c.version_num))
 
+#: That the journal is of our revision: a newer worker may have upgraded it meanwhile.  For a
+#: statement that is a transaction of its own.
+IS_OURS: sa.ColumnElement[bool] = sa.select(
+    schema.version.c.version_num
+).scalar_subquery() == sa.literal_column(f"'{schema.REVISION}'")
+
+
+def parameter(name: str) -> sa.BindParameter[Any]:
+    """A parameter of a WHERE clause, ``p_`` and its name; SQLAlchemy keeps columns' own names for
+    SET."""
+    return sa.bindparam(f"p_{name}")
+
 
 def connect(
     disk: Disk, path: str, access: str, busy_timeout: float = BUSY_TIMEOUT
