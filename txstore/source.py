@@ -30,14 +30,14 @@ class Source:
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str) -> None:
-        self.path = os.path.realpath(path)
-        self.name = name
+        self.path, self.name = os.fspath(path), name
         # Without O_NONBLOCK a named pipe would wait here for somebody who writes to it.
-        self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         facts = self.facts()
         if not stat.S_ISREG(facts.st_mode):
             self.close()
             raise _irregular(self.path, facts.st_mode)
+        self.path = self._real_path()
         self.size, self.mtime_ns = facts.st_size, facts.st_mtime_ns
         self.rewind()
 
@@ -129,6 +129,13 @@ class Source:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _real_path(self) -> str:
+        try:
+            # The kernel knows it.  Looking at each folder on the way takes longer than opening.
+            return os.readlink(f"/proc/self/fd/{self._descriptor}")
+        except OSError:
+            return os.path.realpath(self.path)
 
     def _changed(self) -> FileChangedError:
         return FileChangedError(

@@ -205,6 +205,16 @@ def test_it_goes_on_with_another_segment_size_and_from_another_folder(
     assert stored(storage) == {"source.bin": source.read_bytes()}
 
 
+def test_it_goes_on_by_whatever_links_the_source_is_reached(
+    source: Path, storage: Path, tmp_path: Path
+) -> None:
+    run_process(*put(source, storage), setup=after_ack(3, KILL), code=-signal.SIGKILL)
+    (tmp_path / "folder").symlink_to(source.parent)
+    (tmp_path / "file").symlink_to(Path("folder") / source.name)
+    result = run(*put(tmp_path / "file", storage, "--name", source.name))
+    assert "resuming at 3.0 KiB" in result.stderr
+
+
 def test_a_file_of_another_path_or_name_is_another_transfer(source: Path, storage: Path) -> None:
     run_process(*put(source, storage), setup=after_ack(3, KILL), code=-signal.SIGKILL)
     assert "resuming" not in run(*put(source, storage, "--name", "other")).stderr
@@ -339,6 +349,11 @@ def test_off_a_terminal_progress_is_plain_lines(source: Path, storage: Path) -> 
     assert lines[0] == "source.bin: putting 9.9 KiB"
     assert "source.bin: 5.0 KiB of 9.9 KiB (50 %)" in lines
     assert len(lines) <= 11
+
+
+def test_a_file_of_one_segment_is_one_line(source: Path, storage: Path) -> None:
+    shown = run(*put(source, storage, "--segment-size", "1MiB"))
+    assert (shown.stdout.count("\n"), shown.stderr) == (1, "")
 
 
 def test_progress_is_shown_while_what_an_earlier_run_left_is_compared(

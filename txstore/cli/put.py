@@ -24,7 +24,6 @@ import hashlib
 import os
 import re
 import stat
-import uuid
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -175,7 +174,7 @@ class Put:
             return Stored(0, already=True)
         if self._dropped_by_others is not None:
             raise CancelledError(self._dropped_by_others)
-        self.file_id = self._prefix + uuid.uuid4().hex[:8]
+        self.file_id = self._prefix + os.urandom(4).hex()
         self._segments = 0
         self._source.rewind()
         return None

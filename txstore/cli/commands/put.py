@@ -106,9 +106,14 @@ def _put(
     started = time.monotonic()
     sent = 0
     stored = Stored(0)
-    with closing(display(source.name, source.size, quiet=quiet)) as view:
+    with ExitStack() as stack:
+        view: Display | None = None
         for event in Put(store, source, segment_size).run():
-            _show(view, event, source.size)
+            # A file that takes one step has no way that could be shown.
+            if view is None and not isinstance(event, Stored):
+                view = stack.enter_context(closing(display(source.name, source.size, quiet=quiet)))
+            if view is not None:
+                _show(view, event, source.size)
             if isinstance(event, Acked | Stored):
                 sent += event.sent
             if isinstance(event, Stored):
