@@ -44,8 +44,8 @@ JOURNAL = [
         (
             Patch(
                 "Locks.transfer",
-                "return _Held(self._transfers[stripe_of(file_id.encode())], deadline)",
-                f"{_NOBODYS}return _Held(Nobodys(self.journal), deadline)",
+                "return self._transfers[stripe_of(file_id.encode())]",
+                f"{_NOBODYS}return Nobodys(self.journal)",
             ),
         ),
         ("tests/crash/test_together.py",),
@@ -55,8 +55,8 @@ JOURNAL = [
         (
             Patch(
                 "Locks.name",
-                "return _Held(self._names[stripe_of(place)], deadline)",
-                f"{_NOBODYS}return _Held(Nobodys(self.journal), deadline)",
+                "return self._names[stripe_of(place)]",
+                f"{_NOBODYS}return Nobodys(self.journal)",
             ),
         ),
         ("tests/crash/test_together.py",),
@@ -146,7 +146,7 @@ JOURNAL = [
     ),
     Mutant(
         "the connection is closed after an error",
-        (Patch("Journal._transaction", "self._connection.close()", ""),),
+        (Patch("Journal._transaction", "self.connection.close()", ""),),
         ("all sorts/segment", "--faults", "commit"),
     ),
     Mutant(

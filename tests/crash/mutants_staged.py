@@ -278,7 +278,7 @@ STAGED = [
             Patch(
                 "Journal.flush",
                 """\
-                if self._connection.wal is wal:
+                if self.connection.wal is wal:
                     wal.write_anew()""",
                 "pass",
             ),

@@ -103,7 +103,7 @@ class LocalEngine:
             self._records = records = open_records(home, locks.journal, options.lock_timeout)
             belongings.keep(records.journal, records.abandon)
             locks.make_file()
-            belongings.check(records.journal.has_descriptors)
+            belongings.check(records.journal.connection.has_descriptors)
             places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
             self._staging = staging = Staging(home)
             belongings.keep(staging, staging.close)
@@ -194,12 +194,16 @@ class LocalEngine:
         return self._answer(request, deadline)
 
     def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
-        with self._locks.transfer(request.file_id, deadline) as lock:
+        lock = self._locks.transfer(request.file_id)
+        lock.acquire(deadline)
+        try:
             if request.cancel:
                 lock.begin_turn()
             call = Call(deadline, self._home.now(), lock.turn)
             answer = (self._cancel if request.cancel else self._take)(request, call)
             lock.check_in_place()  # or somebody else may have held "the same" one
+        finally:
+            lock.release()
         return answer
 
     def _take(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
@@ -207,15 +211,18 @@ class LocalEngine:
         if self._level.keeps_files:
             self._home.make_durable()
         found = self._recovery.take_up(request.file_id, request.store, call)
-        if (
-            found is not None
-            and request.number in (found[0].segments, found[0].segments + 1)
-            and self._appender.will_flush(found[0], request)
-        ):
-            found = self._recovery.make_own(*found, call)
         if found is None:
             return self._carry_out(request, None, call)
         row, staged = found
+        if (
+            staged.own_from > row.durable_offset
+            and request.number in (row.segments, row.segments + 1)
+            and self._appender.will_flush(row, request)
+        ):
+            found = self._recovery.make_own(row, staged, call)
+            if found is None:
+                return self._carry_out(request, None, call)
+            row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.make_publishable(row, staged, call)
         try:
@@ -301,7 +308,7 @@ class LocalEngine:
     def _held(self, claim: FileClaim, request: SegmentRequest, call: Call) -> Iterator[Place]:
         """Where a file goes, its name lock held and nobody's intent left there."""
         place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place), call) as lock:
+        with self._locks.name(place_bytes(place)).held(call) as lock:
             self._intents.settle_place(place, call)
             yield place
             lock.check_in_place()
@@ -339,7 +346,7 @@ class LocalEngine:
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""
-        with self._locks.transfer(file_id, deadline) as lock:
+        with self._locks.transfer(file_id).held(deadline) as lock:
             call = Call(deadline, self._home.now(), lock.turn)
             found = self._recovery.take_up(file_id, None, call)
             if found is not None:

@@ -182,7 +182,7 @@ class Housekeeping:
         since who holds it is working on it."""
         with ExitStack() as held:
             try:
-                lock = held.enter_context(self._locks.transfer(row.file_id, Deadline(0.0)))
+                lock = held.enter_context(self._locks.transfer(row.file_id).held(Deadline(0.0)))
             except LockTimeoutError:
                 return False
             lock.begin_turn()
@@ -212,7 +212,7 @@ class Housekeeping:
         for row in self._records.intents(_SLICE, call):
             try:
                 # Not waiting: who holds the transfer's lock is alive and busy with it.
-                with self._locks.transfer(row.file_id, Deadline(0.0)) as lock:
+                with self._locks.transfer(row.file_id).held(Deadline(0.0)) as lock:
                     lock.begin_turn()
                     self._settle(row, call)
             except LockTimeoutError:

@@ -55,7 +55,7 @@ class Intents:
         Needs no lock of the transfer: rows with an intent are changed under the name lock alone.
         """
         assert row.publish_place is not None
-        with self._locks.name(row.publish_place, call):
+        with self._locks.name(row.publish_place).held(call):
             current = self._records.by_staging(row.staging, call)
             if current is not None and current.publish_place == row.publish_place:
                 self._settle_held(current, call)
@@ -70,7 +70,7 @@ class Intents:
         """Settle an intent that its sender does not want any more: it is carried to its end only
         if the file was renamed already."""
         assert row.publish_place is not None
-        with self._locks.name(row.publish_place, call):
+        with self._locks.name(row.publish_place).held(call):
             current = self._records.by_staging(row.staging, call)
             if current is None or current.publish_place != row.publish_place:
                 return

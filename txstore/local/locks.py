@@ -54,6 +54,8 @@ class LockFile:
     :param folder: absolute path of the folder that it lies in
     :ivar opened: its descriptor, and the file that it leads to
     :ivar token: another one each time it is opened
+    :ivar all: all descriptors that are open, with those of files that were replaced
+    :ivar stuck: of these, those by which a lock is held that could not be freed
     :ivar holders: locks that are held
     """
 
@@ -63,8 +65,8 @@ class LockFile:
         self.opened: Descriptor | None = None
         self.holders: set[Lock] = set()
         self.token = b"-"
-        self._all: list[Descriptor] = []
-        self._stuck: list[Descriptor] = []
+        self.all: list[Descriptor] = []
+        self.stuck: list[Descriptor] = []
         self._process = forks.here()
 
     def open(self) -> Descriptor:
@@ -82,7 +84,7 @@ class LockFile:
                 # The umask took bits that a group needs.
                 self.disk.chmod(fd, found.st_mode & 0o777 | self._mode)
             opened = fd, inode_of(found)
-            self._all.append(opened)
+            self.all.append(opened)
         except BaseException:
             self.disk.close(fd)
             raise
@@ -117,20 +119,15 @@ class LockFile:
         """A lock could not be freed: kept, nobody else would ever have it.  Closing the descriptor
         frees it, once no other lock is held by it, since that frees them all."""
         self.replace(opened)
-        self._stuck.append(opened)
+        self.stuck.append(opened)
 
-    def free(self, lock: Lock) -> None:
-        """Note that a lock is not held any more."""
-        self.holders.discard(lock)
-        for opened in list(self._stuck):
+    def close_stuck(self) -> None:
+        """Close what was given up, as soon as that frees no lock that is held."""
+        for opened in list(self.stuck):
             if not any(other.held_by is opened for other in list(self.holders)):
-                self._stuck.remove(opened)
-                self._all.remove(opened)
+                self.stuck.remove(opened)
+                self.all.remove(opened)
                 self.disk.close(opened[0])
-
-    def has(self, opened: Descriptor) -> bool:
-        """Whether a descriptor is open still."""
-        return opened in self._all
 
     def make(self, size: int) -> None:
         """Have the lock file, of so many bytes; what stands in it stays."""
@@ -157,8 +154,8 @@ class LockFile:
     def _taken_away(self) -> Iterator[Descriptor]:
         """All descriptors, each before it is closed."""
         self.opened = None
-        while self._all:
-            yield self._all.pop()
+        while self.all:
+            yield self.all.pop()
 
 
 class Lock:
@@ -229,7 +226,7 @@ class Lock:
         finally:
             self._mutex.release()
 
-    def held(self, deadline: Deadline) -> _Held[Lock]:
+    def held(self: _L, deadline: Deadline) -> _Held[_L]:
         """``with``: hold the lock; what ``acquire`` raises."""
         return _Held(self, deadline)
 
@@ -249,13 +246,15 @@ class Lock:
             threads.let_go(self._mutex)
 
     def _unlock(self) -> None:
-        held = self.held_by
-        if held is not None and self._file.has(held):
+        held, file = self.held_by, self._file
+        if held is not None and held in file.all:
             try:
                 self._disk.unlock(held[0], self._byte)
             except OSError:
-                self._file.give_up(held)
-            self._file.free(self)
+                file.give_up(held)
+            file.holders.discard(self)
+            if file.stuck:
+                file.close_stuck()
 
     def _taken(self, fd: int) -> None:
         """Called when the lock was just taken."""
@@ -329,13 +328,13 @@ class Locks:
         """Make the lock file, with space for all tokens, while there is an inode for it."""
         self._file.make(_TOKEN_SIZE * STRIPES)
 
-    def transfer(self, file_id: str, deadline: Deadline) -> _Held[TransferLock]:
-        """``with``: hold the lock of a transfer."""
-        return _Held(self._transfers[stripe_of(file_id.encode())], deadline)
+    def transfer(self, file_id: str) -> TransferLock:
+        """The lock of a transfer."""
+        return self._transfers[stripe_of(file_id.encode())]
 
-    def name(self, place: bytes, deadline: Deadline) -> _Held[Lock]:
-        """``with``: hold the lock of a canonical place in the storage."""
-        return _Held(self._names[stripe_of(place)], deadline)
+    def name(self, place: bytes) -> Lock:
+        """The lock of a canonical place in the storage."""
+        return self._names[stripe_of(place)]
 
     @contextmanager
     def try_stripe(self, stripe: int) -> Iterator[bool]:

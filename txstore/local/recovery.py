@@ -121,8 +121,6 @@ class Recovery:
         later flush, by whomever, succeeds without them.  So their bytes are read, verified and
         written again, or, where they are gone, the transfer goes back.
         """
-        if staged.own_from <= row.durable_offset:
-            return row, staged
         try:
             hasher, recorded = _before(row), digest.digest_of(row.state, row.offset)
             whole = staged.hash_to(hasher, row.offset, rewrite_from=row.durable_offset)

@@ -79,7 +79,8 @@ class Connection:
         """
         self._bound_waiting(deadline)
         if self.sqlite is not None:
-            self.touch_index()
+            if self._copies:
+                self.touch_index()
             return self.sqlite
         released = False
         while True:
@@ -232,7 +233,9 @@ class Connection:
     def make_room(self) -> None:
         """Before a transaction: have the index's blocks for what it may add to the WAL."""
         if self.wal is not None:
-            self._index.grow(self._disk.size(self.wal.fd))
+            size = self._disk.size(self.wal.fd)
+            if size > self._index.enough_for:
+                self._index.grow(size)
 
     def settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.

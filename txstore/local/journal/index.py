@@ -107,12 +107,14 @@ class Index:
 
     :param path: of the journal
     :param copies: whether the file system copies what is overwritten (``Home.copies``)
+    :ivar enough_for: bytes of a WAL for which ``grow`` has nothing to do
     """
 
     def __init__(self, disk: Disk, path: str, *, copies: bool) -> None:
         self._disk, self._journal, self._path = disk, path, path + "-shm"
         self._copies = copies
         self._held: tuple[_Process, Inode] | None = None
+        self.enough_for = 0
         self._mapped: list[tuple[int, int]] = []
         self._good_until = 0.0
 
@@ -222,6 +224,7 @@ class Index:
             one = process.indexes.get(inode)
             if one is not None:
                 self._grow(one, size_for(wal))
+                self.enough_for = wal
 
     def _grow(self, one: _Open, size: int) -> None:
         if size > one.size:
@@ -256,7 +259,7 @@ class Index:
     def let_go(self) -> None:
         """After SQLite has closed it."""
         self._mapped = []
-        held, self._held = self._held, None
+        held, self._held, self.enough_for = self._held, None, 0
         if held is not None and held[0] is _this_process():
             held[0].left.append(held[1])
             held[0].settle()

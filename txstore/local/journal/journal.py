@@ -74,13 +74,13 @@ class Journal:
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
         self.mutex = threads.new_lock()
-        self._connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
-        self._translated = _Translated(self._connection)
+        self.connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
+        self._translated = _Translated(self.connection)
         self._checkpoint_at = WAL_LIMIT
         forks.let_go(self)
         deadline = Deadline(lock_timeout)
         with _Using(self, deadline), self._translated:
-            self._connection.open(deadline)
+            self.connection.open(deadline)
 
     # --- reading and writing -----------------------------------------------------------------
 
@@ -89,7 +89,7 @@ class Journal:
     ) -> list[Row]:
         """All rows of a SELECT, fetched whole: no read transaction stays open."""
         with _Using(self, deadline), self._translated:
-            return statement.run(self._connection.open(deadline), values).fetchall()
+            return statement.run(self.connection.open(deadline), values).fetchall()
 
     def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
         """One transaction; not durable before ``flush``.
@@ -100,7 +100,8 @@ class Journal:
         :raises ReplacedError: the journal or its WAL is no longer the file that was opened
         :raises JournalError: SQLite failed; whether it was written shows when the row is read
         """
-        with _Using(self, deadline), self._lock.held(deadline):
+        with _Using(self, deadline):
+            self._lock.acquire(deadline)
             try:
                 return self._transaction(writes, deadline)
             except JournalError as error:
@@ -115,30 +116,34 @@ class Journal:
                 except JournalError as reason:
                     logger.warning("The journal's log could not be checkpointed: %s", reason)
                 return self._transaction(writes, deadline)
+            finally:
+                self._lock.release()
 
     def _transaction(self, writes: tuple[Write, ...], deadline: Deadline) -> bool:
         try:
-            with self._translated:
-                connection = self._connection.open(deadline)
+            try:
+                connection = self.connection.open(deadline)
                 # By an index that is not the others' it would be written over their commits.
-                self._connection.check_in_place()
-                wal = self._connection.wal
+                self.connection.check_in_place()
+                wal = self.connection.wal
                 if wal is not None and not wal.extended:
                     wal.extend()
-                self._connection.make_room()
+                self.connection.make_room()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
                     done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
                     if not done:
-                        self._connection.check_version(connection)
+                        self.connection.check_version(connection)
                 else:
                     done = self._run_all(connection, writes)
+            except sqlite3.Error as error:
+                raise self.connection.explain(error) from error
         except BaseException:
             # Whatever SQLite did or did not do is found out by a new connection; closing this
             # one rolls back what was not committed.
-            self._connection.close()
+            self.connection.close()
             raise
-        self._connection.check_in_place()
+        self.connection.check_in_place()
         assert wal is not None
         size = self._disk.size(wal.fd)
         if size % RESERVE:
@@ -148,7 +153,7 @@ class Journal:
 
     def _run_all(self, connection: sqlite3.Connection, writes: tuple[Write, ...]) -> bool:
         connection.execute("BEGIN IMMEDIATE")
-        self._connection.check_version(connection)
+        self.connection.check_version(connection)
         for write in writes:
             cursor = write.statement.run(connection, write.values)
             if write.guarded and cursor.rowcount != 1:
@@ -163,8 +168,8 @@ class Journal:
         :raises ReplacedError: it is not
         """
         with _Using(self, deadline), self._translated:
-            self._connection.open(deadline)  # a fork in another thread may have closed it since
-            self._connection.check_in_place()
+            self.connection.open(deadline)  # a fork in another thread may have closed it since
+            self.connection.check_in_place()
 
     def flush(self, deadline: Deadline) -> None:
         """Make durable all that was committed before, by whomever.
@@ -176,9 +181,9 @@ class Journal:
         while True:
             with _Using(self, deadline):
                 with self._translated:
-                    self._connection.open(deadline)
-                self._connection.check_in_place()
-                wal = self._connection.wal
+                    self.connection.open(deadline)
+                self.connection.check_in_place()
+                wal = self.connection.wal
                 assert wal is not None
                 if not wal.proven:
                     with self._lock.held(deadline):
@@ -193,7 +198,7 @@ class Journal:
                 # While the kernel still has the pages: once it has dropped them SQLite's index
                 # leads to nothing, and a checkpoint would copy that into the database.
                 with suppress(OSError), _Using(self, deadline), self._lock.held(deadline):
-                    if self._connection.wal is wal:
+                    if self.connection.wal is wal:
                         wal.write_anew()
                 raise
 
@@ -213,21 +218,17 @@ class Journal:
     def _checkpoint(self, deadline: Deadline) -> None:
         """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
         journal lock is held."""
-        self._connection.settle_wal()
+        self.connection.settle_wal()
         with self._translated:
-            self._connection.open(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            self.connection.open(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
 
     def make_reserve(self) -> None:
         """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
         make_reserve(self._disk, self._folder_fd, self._mode, copies=self._copies)
 
-    @property
-    def gave_spares(self) -> bool:
-        return self._connection.gave_spares
-
     def take_spares(self) -> None:
         """Keep again what a call needed for itself, before somebody else takes it."""
-        self._connection.gave_spares = False
+        self.connection.gave_spares = False
         with suppress(OSError):
             self.make_reserve()
 
@@ -256,13 +257,13 @@ class Journal:
     def _close_locked(self, timeout: float) -> None:
         """:param timeout: seconds to wait for the journal lock; without it the WAL cannot be
         settled, and the connection is closed without a checkpoint"""
-        if self._connection.sqlite is None:
+        if self.connection.sqlite is None:
             return
         try:
             with self._lock.held(Deadline(timeout)):
-                self._connection.close()
+                self.connection.close()
         except BaseException as error:
-            self._connection.close(locked=False)
+            self.connection.close(locked=False)
             if not isinstance(error, OSError):
                 raise  # a Ctrl-C; but no fork may take the connection along
             if timeout:
@@ -282,25 +283,21 @@ class Journal:
     def after_fork_in_parent(self) -> None:
         self.mutex.release()
 
-    def has_descriptors(self) -> bool:
-        """Whether they are its own still, as far as can be told at little cost."""
-        return self._connection.has_descriptors()
-
     def let_go(self) -> None:
         """After a call of this thread was cut off: if it was in the middle of using the connection,
         that is closed.  A transaction that was open would keep all other workers out."""
-        self._connection.let_go_locks()
+        self.connection.let_go_locks()
         if threads.is_mine(self.mutex):
             try:
                 # Not knowing whether the journal lock is held.
-                self._connection.close(locked=False)
+                self.connection.close(locked=False)
             finally:
                 threads.let_go(self.mutex)
 
     def disown(self) -> None:
         """Let go of what another process opened, or what was closed by its descriptors' numbers."""
         idle = threads.acquire(self.mutex, 0)
-        self._connection.disown(idle=idle)
+        self.connection.disown(idle=idle)
         if idle:
             self.mutex.release()
 
@@ -324,7 +321,7 @@ class _Using:
 
     def __exit__(self, *_: object) -> None:
         try:
-            if self._journal.gave_spares:
+            if self._journal.connection.gave_spares:
                 self._journal.take_spares()
         finally:
             self._mutex.release()
