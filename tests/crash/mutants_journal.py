@@ -44,7 +44,7 @@ JOURNAL = [
         (
             Patch(
                 "Locks.transfer",
-                "return self._transfers[stripe_of(file_id.encode())]",
+                "return self.stripe(stripe_of(file_id.encode()))",
                 f"{_NOBODYS}return Nobodys(self.journal)",
             ),
         ),
@@ -55,7 +55,7 @@ JOURNAL = [
         (
             Patch(
                 "Locks.name",
-                "return self._names[stripe_of(place)]",
+                "return lock",
                 f"{_NOBODYS}return Nobodys(self.journal)",
             ),
         ),
@@ -66,8 +66,8 @@ JOURNAL = [
         (
             Patch(
                 "Locks.__init__",
-                "self.journal = Lock(self._file, JOURNAL_BYTE, 'journal')",
-                f"{_NOBODYS}self.journal = Nobodys(Lock(self._file, JOURNAL_BYTE, 'journal'))",
+                "self.journal = Lock(of_journal, JOURNAL_BYTE, 'journal')",
+                f"{_NOBODYS}self.journal = Nobodys(Lock(of_journal, JOURNAL_BYTE, 'journal'))",
             ),
         ),
         ("tests/crash/test_journal_log.py",),
@@ -92,7 +92,7 @@ JOURNAL = [
             Patch(
                 "WalFile.flush",
                 """\
-                self.proven = False
+                self.doubt()
                 raise""",
                 "pass",
             ),

@@ -18,16 +18,20 @@ from txstore.local.journal import journal as engine
 PACKAGE = str(Path(txstore.__file__).parent)
 
 
+#: Names of the methods that take something.
+TAKING = ("__enter__", "acquire", "try_acquire")
+
+
 class Interrupt:
-    """Raises, as a signal's handler does, when the n-th ``with`` of the package has been entered
-    and its body has not begun: what was just taken is not given back."""
+    """Raises, as a signal's handler does, when the n-th lock or ``with`` of the package has just
+    been taken or entered, and what follows has not begun: it is not given back."""
 
     def __init__(self, at: int) -> None:
         self.left = at
 
     def __call__(self, frame: FrameType, event: str, _arg: object) -> Any:
         code = frame.f_code
-        if code.co_name != "__enter__" or not code.co_filename.startswith(PACKAGE):
+        if code.co_name not in TAKING or not code.co_filename.startswith(PACKAGE):
             return None
         if event == "return":
             self.left -= 1

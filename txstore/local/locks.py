@@ -46,7 +46,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
 
 
 class LockFile:
-    """The file of all locks of one manager, opened at first use and kept open.
+    """The lock file, as one manager opened it for one class of its locks, at first use; kept open.
 
     A forked child's copy of the descriptor shares the parent's locks: unlocking one would free the
     parent's, and keeping it open holds them beyond the parent's death (``disown``).
@@ -317,29 +317,43 @@ class Locks:
     """All locks of one manager.  Thread-safe; ``disown`` in a forked child."""
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
-        self._file = LockFile(disk, folder, folder_fd, mode)
-        self.journal = Lock(self._file, JOURNAL_BYTE, "journal")
-        self._transfers = [TransferLock(self._file, stripe) for stripe in range(STRIPES)]
-        self._names = [
-            Lock(self._file, name_byte(stripe), f"name-{stripe:02x}") for stripe in range(STRIPES)
-        ]
+        # Opened once for each class: where a lock cannot be freed, closing its descriptor frees it,
+        # and no lock of another class that the same call holds.
+        self._files = [LockFile(disk, folder, folder_fd, mode) for _ in range(3)]
+        self._of_transfers, self._of_names, of_journal = self._files
+        self.journal = Lock(of_journal, JOURNAL_BYTE, "journal")
+        # By stripe, made when they are first asked for.
+        self._transfers: dict[int, TransferLock] = {}
+        self._names: dict[int, Lock] = {}
 
     def make_file(self) -> None:
         """Make the lock file, with space for all tokens, while there is an inode for it."""
-        self._file.make(_TOKEN_SIZE * STRIPES)
+        self._of_transfers.make(_TOKEN_SIZE * STRIPES)
 
     def transfer(self, file_id: str) -> TransferLock:
         """The lock of a transfer."""
-        return self._transfers[stripe_of(file_id.encode())]
+        return self.stripe(stripe_of(file_id.encode()))
+
+    def stripe(self, stripe: int) -> TransferLock:
+        """The lock of the transfers of a stripe."""
+        lock = self._transfers.get(stripe)
+        if lock is None:  # `setdefault`: two threads that make it get the same one
+            lock = self._transfers.setdefault(stripe, TransferLock(self._of_transfers, stripe))
+        return lock
 
     def name(self, place: bytes) -> Lock:
         """The lock of a canonical place in the storage."""
-        return self._names[stripe_of(place)]
+        stripe = stripe_of(place)
+        lock = self._names.get(stripe)
+        if lock is None:
+            made = Lock(self._of_names, name_byte(stripe), f"name-{stripe:02x}")
+            lock = self._names.setdefault(stripe, made)
+        return lock
 
     @contextmanager
     def try_stripe(self, stripe: int) -> Iterator[bool]:
         """Hold a stripe of the transfers' locks if it is free; the housekeeper never waits."""
-        lock = self._transfers[stripe]
+        lock = self.stripe(stripe)
         held = lock.try_acquire()
         try:
             yield held
@@ -353,14 +367,16 @@ class Locks:
 
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of all that it has."""
-        for lock in (self.journal, *self._transfers, *self._names):
+        for lock in (self.journal, *list(self._transfers.values()), *list(self._names.values())):
             lock.let_go()
 
     def disown(self) -> None:
-        self._file.disown()
+        for file in self._files:
+            file.disown()
 
     def close(self) -> None:
-        self._file.close()
+        for file in self._files:
+            file.close()
 
 
 def stripe_of(text: bytes) -> int:

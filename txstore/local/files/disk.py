@@ -398,12 +398,11 @@ class Disk:
         """
         try:
             with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as lines:
-                mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:"))
+                mount = next(line.split()[1] for line in lines if line.startswith("mnt_id:")) + " "
             with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as lines:
                 for line in lines:
-                    fields, _, rest = line.partition(" - ")
-                    if fields.split(maxsplit=1)[0] == mount:
-                        return rest.split()[0]
+                    if line.startswith(mount):
+                        return line.partition(" - ")[2].split()[0]
         except (OSError, StopIteration):
             pass  # not Linux, or /proc is hidden: then nothing is known, and nothing is refused
         return ""

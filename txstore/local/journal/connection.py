@@ -261,7 +261,7 @@ class Connection:
     def explain(self, error: sqlite3.Error) -> Exception:
         """SQLite's error as the contract names it; doubts what was not flushed."""
         if self.wal is not None:
-            self.wal.proven = False
+            self.wal.doubt()
         # A journal that was moved away looks read-only to SQLite.
         try:
             self._files.check_one_in_place()

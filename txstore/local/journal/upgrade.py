@@ -269,16 +269,17 @@ def _remove_leftovers(home: Home) -> None:
             home.disk.unlink(name, dir_fd=home.working)
 
 
+_INSERT_STORE = Statement(
+    sa.insert(schema.store).values({c.name: sa.bindparam(c.name) for c in schema.store.c})
+)
+
+
 def _fill(home: Home, fd: int, path: str, store_id: str) -> None:
     """Write an empty journal with the store's row.
 
     In no WAL yet: its last connection would copy that into the file when it closes, and keep it to
     itself where it cannot.
     """
-    insert = sa.insert(schema.store).values(
-        id=1, store_id="", storage_dir="", created_at=0, boot="", boot_ticks=0
-    )
-    sql = str(insert.compile(dialect=DIALECT))
     values = {
         "id": 1,
         "store_id": store_id,
@@ -295,7 +296,7 @@ def _fill(home: Home, fd: int, path: str, store_id: str) -> None:
             connection.execute("PRAGMA journal_mode=MEMORY")
             if not template:
                 _build(connection)
-            connection.execute(sql, values)
+            _INSERT_STORE.run(connection, values)
     except sqlite3.Error as error:
         raise translate(error, path, home.disk) from error
     _write(home.disk, fd, _WAL_MODE, _WAL_MODE_AT)

@@ -33,8 +33,9 @@ class WalFile:
 
     After a flush that failed the kernel holds pages for clean that the device never got, and tells
     each open file of it only once.  So a descriptor is **proven** only after all of the WAL was
-    written anew and flushed through it, and its name flushed; from then on any failure is told to
-    it, and it is flushed by one thread at a time, since of two only one would be told.
+    written anew and flushed through it (where it was empty when this was opened, flushed alone),
+    and its name flushed; from then on any failure is told to it, and it is flushed by one thread at
+    a time, since of two only one would be told.
 
     :ivar proven: see above
     :ivar extended: whether it was written ahead through this descriptor
@@ -51,7 +52,10 @@ class WalFile:
         self._begun = 0
         self._succeeded = 0
         self.fd = disk.open(name, dir_fd=folder_fd)
-        self.inode = inode_of(disk.fstat(self.fd))
+        found = disk.fstat(self.fd)
+        self.inode = inode_of(found)
+        # Of an empty one nothing was lost; what fails from now on this descriptor is told.
+        self._in_doubt = found.st_size > 0
 
     def flush(self, deadline: Deadline, path: str) -> bool:
         """Make durable what is in the WAL now; one flush serves all who waited for it to begin.
@@ -70,12 +74,16 @@ class WalFile:
                 try:
                     self._disk.flush(self.fd)
                 except BaseException:
-                    self.proven = False
+                    self.doubt()
                     raise
                 self._succeeded = this
             return True
         finally:
             self._flushing.release()
+
+    def doubt(self) -> None:
+        """Take nothing that is in it for flushed."""
+        self.proven, self._in_doubt = False, True
 
     def write_anew(self) -> None:
         """Write all of the WAL as it is read, and flush it and its name.  The journal lock is
@@ -88,11 +96,13 @@ class WalFile:
             if not self._named:
                 self._disk.flush_folder(self._folder_fd)
                 self._named = True
-            size, offset = self._disk.fstat(self.fd).st_size, 0
-            while part := self._disk.pread(self.fd, min(_CHUNK, size - offset), offset):
-                offset += self._disk.pwrite(self.fd, part, offset)
+            if self._in_doubt:
+                size, offset = self._disk.fstat(self.fd).st_size, 0
+                while part := self._disk.pread(self.fd, min(_CHUNK, size - offset), offset):
+                    offset += self._disk.pwrite(self.fd, part, offset)
+            self._in_doubt = True  # until the flush says otherwise
             self._disk.flush(self.fd)
-            self.proven = True
+            self._in_doubt, self.proven = False, True
 
     def extend(self) -> None:
         """Write ahead, to a multiple of the reserve.  Zeros are no frames: SQLite ends its reading
@@ -136,7 +146,7 @@ class WalFile:
     def let_go(self) -> None:
         """After a call of this thread was cut off: nothing is known of what it was flushing."""
         if threads.is_mine(self._flushing):
-            self.proven = False
+            self.doubt()
             threads.let_go(self._flushing)
 
     def disown(self) -> None:
