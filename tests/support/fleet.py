@@ -184,6 +184,8 @@ class Fleet:
             time.sleep(0.002)  # between two looks; nothing rests on how long it is
             if (now := self._log.acks()) != seen:
                 seen, since = now, time.monotonic()
+            for pid in self._pids:
+                assert os.waitpid(pid, os.WNOHANG) == (0, 0), "a worker ended by itself"
             assert time.monotonic() - since < PATIENCE, f"nobody answers any more, after {now}"
 
     def wait(self) -> None:
@@ -232,7 +234,9 @@ def _interpreter(plan: Plan, number: int) -> int:
     call = "import fleet, sys; fleet.interpreted(sys.argv[1], sys.argv[2])"
     arguments = [sys.executable, "-c", call, pickle.dumps(plan).hex(), str(number)]
     # Waited for by its number, as the forked ones are.
-    process = subprocess.Popen(arguments, cwd=Path(__file__).parent)
+    # Where the job's module is found, and this one.
+    path = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen(arguments, env=path)
     process.returncode = 0
     return process.pid
 
