@@ -363,7 +363,7 @@ class Locks:
 
     def own_file(self) -> LockFile:
         """The lock file once more, to be opened for a lock that is held from call to call."""
-        return self._file.again()
+        return self._of_transfers.again()
 
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of all that it has."""
