@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from seam import KillingDisk
 from support import (
     LEVELS,
     Booted,
@@ -36,7 +37,6 @@ from support import (
 )
 
 from txstore import FileStoreManager
-from txstore.disk import Disk
 from txstore.errors import FileMismatchError, RepeatMismatchError, RequestError, SequenceError
 from txstore.local.journal import schema
 from txstore.options import Level
@@ -597,22 +597,10 @@ def test_of_two_segments_with_one_number_one_is_taken(manager: OpenStore) -> Non
 # Where the answer was lost because the worker died
 
 
-class Deadly(Disk):
-    """Kills its process right before or after a file gets its name ``file``."""
-
-    def __init__(self, moment: str) -> None:
-        self.moment = moment
-
-    def rename(self, source: str, target: str, **how: Any) -> None:
-        if target == "file" and self.moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        super().rename(source, target, **how)
-        if target == "file" and self.moment == "after":
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def _finish_and_die(storage: str, level: Level, moment: str, last: PlainMessage) -> None:
-    FileStoreManager(storage, durability=level, disk=Deadly(moment)).store_segment(last)
+    """Right before or after the file gets its name."""
+    disk = KillingDisk(1, "rename", "file", after=moment == "after")
+    FileStoreManager(storage, durability=level, disk=disk).store_segment(last)
 
 
 def die_while_finishing(storage: str, level: Level, moment: str, last: PlainMessage) -> None:

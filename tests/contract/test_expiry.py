@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from crew import Worker, WorkerDiedError, cancel, cut, last, segment, staging_files, visible
-from seam import StoppingDisk, WatchedDisk
+from seam import KillingDisk, StoppingDisk
 from support import FULL, LEVELS, at_each_level
 
 from txstore import FileStoreManager
@@ -398,19 +396,12 @@ def test_completions_go_in_bounded_slices(tmp_path: Path, clock: Clock) -> None:
 # --- orphans -------------------------------------------------------------------------------------
 
 
-class DyingDisk(WatchedDisk):
-    """Kills its process when a new transfer is about to be recorded."""
-
-    def before(self, operation: str, *facts: Any) -> None:
-        if operation == "sql" and facts[0].startswith("INSERT INTO transfer"):
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
 def leave_orphan(storage: Path, file_id: str) -> str:
     """Have a worker die between staging a first segment and recording it; the file's name."""
     FileStoreManager(storage, durability="none").close()
     before = set(staging_files(storage / ".workdir"))
-    worker = Worker(storage, durability="none", disk=DyingDisk)
+    dying = partial(KillingDisk, 1, "sql", "INSERT INTO transfer")
+    worker = Worker(storage, durability="none", disk=dying)
     with pytest.raises(WorkerDiedError):
         worker.store_segment(segment(file_id, 1, DATA))
     [name] = set(staging_files(storage / ".workdir")) - before

@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).parents[1])
+TESTS = Path(__file__).parents[1]
+sys.path[:1] = [str(TESTS), str(TESTS / "support")]
 
 from crash.command import main  # noqa: E402 - the path comes first
 

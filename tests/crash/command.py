@@ -16,7 +16,6 @@ from typing import TypeVar, cast
 
 from crash import mutants
 from crash.errors import CRASHES, Injection, inject, inject_some, sampled
-from crash.kills import kill_some
 from crash.search import LEVELS, Run, Search, Tally
 from crash.workloads import BY_NAME, WORKLOADS
 from crash.world import Folders
@@ -98,6 +97,8 @@ def faults(count: int) -> bool:
 
 def kills(count: int) -> bool:
     """Kill so many workers at each level; show how many."""
+    from crash.kills import kill_some  # it imports a lot, which a hunt has no use for
+
     found = list(_by_all_processors(partial(kill_some, kills=count), LEVELS))
     _say(f"{sum(killed for killed, _ in found):9d} workers killed")
     _say(f"{sum(stored for _, stored in found):9d} files stored by others")

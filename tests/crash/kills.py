@@ -7,66 +7,37 @@ written down here, by the parent that received the answers.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import random
 import signal
 import sqlite3
 import time
-from multiprocessing.connection import Connection, wait
-from typing import Any
+from functools import partial
+from multiprocessing.connection import wait
+
+from crew import Worker, WorkerDiedError
+from seam import KillingDisk
 
 from crash.steps import Upload, message, upload
 from crash.world import Folders
-from txstore import FileStoreManager
+from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.options import Level
-from txstore.testing.faults import FaultPlan
-from txstore.testing.faulty import FaultyDisk
 
-_FORK = multiprocessing.get_context("fork")
-
-#: About as many calls as a worker makes before it has opened a store and stored two files.
-_CALLS = 260
+#: About as many operations as a worker makes before it has opened a store and stored two files.
+_OPERATIONS = 220
 
 
-class _Killing(FaultPlan):
-    """Kills the process instead of raising."""
+class _Seat:
+    """A worker, and what it was asked."""
 
-    def __init__(self, at: int) -> None:
-        super().__init__()
-        self._at = at
-
-    def struck(self, call: str, path: str) -> list[Any]:
-        struck = super().struck(call, path)
-        if self.calls == self._at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return struck
-
-
-def _work(pipe: Connection, storage: str, level: Level, kill_at: int) -> None:
-    """A worker's life: open, answer, die."""
-    try:
-        manager = FileStoreManager(
-            storage, durability=level, disk=FaultyDisk(_Killing(kill_at)), lock_timeout=20.0
-        )
-        pipe.send("ready")
-        while True:
-            what, number = pipe.recv()
-            answer = manager.store_segment(message(what, number))
-            pipe.send((answer.segments_received, answer.file_result))
-    except (EOFError, BrokenPipeError):
-        os._exit(0)
-    except BaseException as error:  # noqa: BLE001 - it is reported
-        pipe.send(f"{type(error).__name__}: {error}")
-        os._exit(1)
-
-
-class _Worker:
     def __init__(self, storage: str, level: Level, kill_at: int) -> None:
-        self.pipe, theirs = _FORK.Pipe()
-        self.process = _FORK.Process(target=_work, args=(theirs, storage, level, kill_at))
-        self.process.start()
-        theirs.close()
+        self.worker = Worker(
+            storage,
+            durability=level,
+            lock_timeout=20.0,
+            disk=partial(KillingDisk, kill_at),
+            wait=False,
+        )
         self.busy: tuple[Upload, int] | None = None
         self.ready = False
 
@@ -89,10 +60,10 @@ class Kills:
         self._taken: set[str] = set()
         self._made = 0
         self._count = workers
-        self._workers: list[_Worker] = []
+        self._seats: list[_Seat] = []
 
     def _points(self) -> list[int]:
-        points = list(range(1, _CALLS + 1))
+        points = list(range(1, _OPERATIONS + 1))
         self.picker.shuffle(points)
         return points
 
@@ -112,67 +83,53 @@ class Kills:
                 self._fill()
                 self._turn()
         finally:
-            for worker in self._workers:
-                # Later workers have inherited our end of its pipe, so closing it says nothing.
-                worker.process.kill()
-                worker.process.join()
-                worker.pipe.close()
+            for seat in self._seats:
+                seat.worker.kill()
         self._finish()
 
     def _fill(self) -> None:
-        while len(self._workers) < self._count:
+        while len(self._seats) < self._count:
             if not self._plan:
                 self._plan = self._points()
-            self._workers.append(_Worker(self.storage, self.level, self._plan.pop()))
+            self._seats.append(_Seat(self.storage, self.level, self._plan.pop()))
         while len(self._open) < self._count + 1:
             self._open.append(self._new_upload())
-        for worker in self._workers:
+        for seat in self._seats:
             free = [one for one in self._open if one.file_id not in self._taken]
-            if worker.ready and worker.busy is None and free:
+            if seat.ready and seat.busy is None and free:
                 what = self.picker.choice(free)
-                worker.busy = what, self.acked.get(what.file_id, 0) + 1
+                seat.busy = what, self.acked.get(what.file_id, 0) + 1
                 self._taken.add(what.file_id)
-                try:
-                    worker.pipe.send(worker.busy)
-                except BrokenPipeError:
-                    self._died(worker)
+                seat.worker.ask("store_segment", message(*seat.busy))
 
     def _turn(self) -> None:
         if self.picker.random() < 0.1:
             time.sleep(self.picker.random() * 0.005)
-            self.picker.choice(self._workers).process.kill()  # it may have died by itself by now
-        by_pipe = {id(worker.pipe): worker for worker in self._workers}
-        ready = wait([worker.pipe for worker in self._workers], timeout=60.0)
-        assert ready, "no worker answers"
-        for pipe in ready:
-            worker = by_pipe[id(pipe)]
+            self.picker.choice(self._seats).worker.kill()  # it may have died by itself by now
+        answering = wait([seat.worker.pipe for seat in self._seats], timeout=60.0)
+        assert answering, "no worker answers"
+        for seat in [one for one in self._seats if one.worker.pipe in answering]:
             try:
-                told = worker.pipe.recv()
-            except (EOFError, ConnectionResetError):
-                self._died(worker)
+                told = seat.worker.answer()
+            except WorkerDiedError as died:
+                self._died(seat, died)
                 continue
-            if told == "ready":
-                worker.ready = True
-                continue
-            assert worker.busy is not None, told
-            self._answered(worker.busy, told)
-            worker.busy = None
+            if seat.busy is not None:
+                self._answered(seat.busy, told)
+            seat.ready, seat.busy = True, None
 
-    def _died(self, worker: _Worker) -> None:
-        if worker not in self._workers:
-            return
-        self._workers.remove(worker)
-        worker.process.join()
-        worker.pipe.close()
-        assert worker.process.exitcode == -signal.SIGKILL, worker.process.exitcode
+    def _died(self, seat: _Seat, died: WorkerDiedError) -> None:
+        self._seats.remove(seat)
+        assert died.code == -signal.SIGKILL, died.code
         self.kills += 1
-        if worker.busy is not None:
-            self._taken.discard(worker.busy[0].file_id)
+        if seat.busy is not None:
+            self._taken.discard(seat.busy[0].file_id)
 
-    def _answered(self, asked: tuple[Upload, int], told: object) -> None:
+    def _answered(self, asked: tuple[Upload, int], told: FileStoreSegmentResult) -> None:
         what, number = asked
         result = "store" if number == what.last else None
-        assert told == (number, result), f"{what.file_id} segment {number}: {told}"
+        found = told.segments_received, told.file_result
+        assert found == (number, result), f"{what.file_id} segment {number}: {found}"
         self.acked[what.file_id] = number
         self._taken.discard(what.file_id)
         if number == what.last:

@@ -4,7 +4,6 @@ set that up: either goes on with whatever the other left."""
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from crew import apart, last, segment
-from seam import WatchedDisk
+from seam import KillingDisk
 from support import NotAllowedHereError, at_each_level
 
 from txstore import FileStoreManager
@@ -120,13 +119,7 @@ def test_all_of_the_stores_own_belongs_to_the_folders_group(shared: Path) -> Non
 def _die_at(user: int, shared: Path, call: str) -> None:
     """Be killed between making a folder and giving it its mode."""
     become(user, 0o077)
-
-    class Dying(WatchedDisk):
-        def before(self, operation: str, *_: object) -> None:
-            if operation == call:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    opened(shared, disk=Dying())
+    opened(shared, disk=KillingDisk(1, call))
 
 
 def _open(user: int, shared: Path) -> None:

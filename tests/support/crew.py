@@ -7,7 +7,6 @@ that hundreds of them cost little.
 from __future__ import annotations
 
 import os
-import signal
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -78,6 +77,7 @@ class Worker:
     :param disk: makes the manager's disk, in that process
     :param environ: added to that process's environment
     :param wait: whether to wait until the manager is open; without, ``opened`` does
+    :ivar pipe: can be read from when there is an answer
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Worker:
         wait: bool = True,
         **options: Any,
     ) -> None:
-        self._pipe, theirs = _context.Pipe()
+        self.pipe, theirs = _context.Pipe()
         folders = (os.fspath(storage_dir), None if working_dir is None else os.fspath(working_dir))
         self.process = _context.Process(
             target=_work, args=(theirs, folders, disk, dict(environ or {}), options), daemon=True
@@ -125,14 +125,14 @@ class Worker:
     def ask(self, method: str, *args: Any) -> None:
         """Have the manager do something; ``answer`` waits for it."""
         with suppress(BrokenPipeError):  # it is dead, which `answer` tells
-            self._pipe.send((method, args))
+            self.pipe.send((method, args))
 
     def answer(self) -> Any:
         return self._receive()
 
     def _receive(self) -> Any:
         try:
-            answer = self._pipe.recv()
+            answer = self.pipe.recv()
         except (EOFError, ConnectionResetError):
             self.process.join()
             raise WorkerDiedError(self.process.exitcode) from None
@@ -142,14 +142,14 @@ class Worker:
 
     def kill(self) -> None:
         """End it like a crash, wherever it is."""
-        os.kill(self.pid, signal.SIGKILL)
+        self.process.kill()  # it may have died by itself by now
         self.process.join()
 
     def close(self) -> None:
         """Close the manager and end its process."""
         if self.process.is_alive():
             self.call("close")
-            self._pipe.close()
+            self.pipe.close()
         self.process.join()
 
     def __enter__(self) -> Worker:

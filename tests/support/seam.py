@@ -55,31 +55,45 @@ class WatchedDisk(Seam):
 
 
 class KillingDisk(WatchedDisk):
-    """Kills its process at the N-th operation that changes something, once ``armed``.
-
-    Before it; and a write counts twice, to be cut off in the middle the second time.
+    """Kills its process at the N-th operation that changes something: before it; and a write counts
+    twice, to be cut off in the middle the second time.  Or at the N-th of one kind.
 
     :param at: which one; 0: none
+    :param operation: the kind; empty: all that change something
+    :param words: what one of that kind has in its statement or its names
+    :param after: once it was carried out
     """
 
-    def __init__(self, at: int) -> None:
+    def __init__(
+        self, at: int = 1, operation: str = "", words: str = "", *, after: bool = False
+    ) -> None:
         super().__init__()
-        self.at, self.count = at, 0
+        self.at, self.operation, self.words, self.after = at, operation, words, after
+        self.count = 0
 
     def before(self, operation: str, *facts: Any) -> None:
-        if operation in READING:
-            return
-        self._step()
-        if operation == "pwrite":
-            self._step(*facts)
+        if self.operation:
+            texts = [one for one in facts if isinstance(one, str)]
+            if self.count == self.at and self.after:
+                kill_this_process()
+            if operation == self.operation and self.words in " ".join(texts):
+                self._step()
+        elif operation not in READING:
+            self._step()
+            if operation == "pwrite":
+                self._step(*facts)
 
     def _step(self, *write: Any) -> None:
         self.count += 1
-        if self.count == self.at:
+        if self.count == self.at and not self.after:
             if write:
                 fd, data, offset = write
                 os.pwrite(fd, memoryview(data)[: len(data) // 2], offset)
-            os.kill(os.getpid(), signal.SIGKILL)
+            kill_this_process()
+
+
+def kill_this_process() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 class PausingDisk(WatchedDisk):
