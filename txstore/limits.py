@@ -2,56 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
-from txstore.errors import LimitError, OptionError
-from txstore.protocol.request import SegmentRequest
+from txstore.errors import OptionError
+from txstore.sizes import parse_share
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The limits of a store.
+    """The limits of a store; ``None`` is none.
 
-    :ivar max_file_size: bytes that a file may have; ``None``: any number
-    :raises OptionError: a limit is no whole number from 0 (a ``ValueError``)
+    Each is exact against any number of threads and processes, but ``min_free``: other programs use
+    the disk, too.
+
+    :ivar max_file_size: bytes that a file may have
+    :ivar max_transfers: unfinished transfers that there may be.  A file in one segment is none
+    :ivar max_unfinished_bytes: bytes that all unfinished transfers may have together.  The last
+        segment of one is always taken: it ends it
+    :ivar min_free: bytes of the file system that are kept free, or a share of it such as ``"5%"``.
+        Below it a new file is refused; below half of it a next segment is.  A last segment that
+        ends a transfer is always taken
+    :raises OptionError: a limit is no whole number from 0, and no share (a ``ValueError``)
     """
 
     max_file_size: int | None = None
+    max_transfers: int | None = None
+    max_unfinished_bytes: int | None = None
+    min_free: int | str | None = None
 
     def __post_init__(self) -> None:
-        value = self.max_file_size
-        if value is not None and (
-            isinstance(value, bool) or not isinstance(value, int) or value < 0
-        ):
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value is None or (type(value) is int and value >= 0):
+                continue
+            kinds = "a whole number from 0"
+            if option.name == "min_free":
+                kinds += ", a share such as '5%'"
+                if isinstance(value, str) and _is_share(value):
+                    continue
             raise OptionError(
-                f"max_file_size must be a whole number from 0, or None, not {value!r}.",
-                option="max_file_size",
+                f"{option.name} must be {kinds}, or None, not {value!r:.100}.",
+                option=option.name,
                 received=value,
             )
 
-    def refusal(self, request: SegmentRequest, received: int) -> LimitError | None:
-        """The error for a segment that is next in turn, if its file is or becomes too large.
+    def kept_free(self, total: int) -> int:
+        """Bytes that are kept free of a file system.
 
-        Called with the transfer's lock held, from before ``received`` was read until the segment
-        is recorded: two senders of one transfer cannot both pass with the last bytes free.
-
-        :param request: the segment
-        :param received: bytes that the transfer has
-        :return: ``None``: it may be taken
+        :param total: bytes that it has
         """
-        most = self.max_file_size
-        wanted = max(received + len(request.payload), request.size or 0)
-        if most is None or wanted <= most:
-            return None
-        what = "The file" if request.name is None else f"The file {request.name!r:.100}"
-        if request.given_id is not None:
-            what += f" with id {request.given_id!r}"
-        return LimitError(
-            f"{what} is refused: files of at most {most} bytes are taken, and it has"
-            f" {wanted} or more.",
-            option="max_file_size",
-            limit=most,
-            used=received,
-            wanted=wanted,
-            file_id=request.given_id,
-        )
+        if isinstance(self.min_free, str):
+            return int(total * parse_share(self.min_free))
+        return self.min_free or 0
+
+
+def _is_share(text: str) -> bool:
+    try:
+        parse_share(text)
+    except ValueError:
+        return False
+    return True

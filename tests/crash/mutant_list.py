@@ -6,6 +6,7 @@ from crash.mutants_closing import CLOSING
 from crash.mutants_guards import GUARDS
 from crash.mutants_journal import JOURNAL
 from crash.mutants_keeping import KEEPING
+from crash.mutants_limits import LIMITS
 from crash.mutants_promised import PROMISED
 from crash.mutants_publish import LIKE_NEW
 from crash.mutants_published import PUBLISHED
@@ -21,5 +22,6 @@ MUTANTS = [
     *PROMISED,
     *KEEPING,
     *SERVICE,
+    *LIMITS,
     *GUARDS,
 ]

@@ -1,4 +1,4 @@
-"""Mutants of what a service rests on: limits that are exact, and an end where its store is gone."""
+"""Mutants of what a service rests on: an end where its store is gone."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ from crash.mutants import Mutant
 from crash.patches import Patch
 
 SERVICE = [
-    Mutant(
-        "limit of a file's size under the transfer's lock",
-        (Patch("LocalEngine._decide", "self._limits.refusal(request, received)", "None"),),
-        ("tests/contract/test_limits.py",),
-    ),
     Mutant(
         "an expiry's look at its storage dir",
         (Patch("Housekeeping._expire", "self._home.check_storage_in_place()", "pass"),),

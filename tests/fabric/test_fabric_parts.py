@@ -29,6 +29,7 @@ from txstore.dxl.protocol import (
     encode_json,
     error_reply,
 )
+from txstore.limits import Limits
 from txstore.local.files.stored import StoredFiles
 from txstore.sizes import parse_size
 
@@ -51,7 +52,7 @@ def test_every_option(tmp_path: Path) -> None:
         tmp_path,
         "[General]\nstorageDir=s\nworkingDir=w\nstoreTopic=/t\ndurability=file\n"
         "expireAfter=1.5h\nkeepCompleted=2d\nlockTimeout=5\nallowNetworkFs=yes\nmode=0660\n"
-        "maxFileSize=2G\nmaxTransfers=7\nshareGroup=g\n"
+        "maxFileSize=2G\nmaxTransfers=7\nmaxUnfinishedBytes=10G\nminFree=5%\nshareGroup=g\n"
         "[IncomingMessagePool]\nthreadCount=3\nqueueSize=4\n",
     )
     assert read == ServiceConfig(
@@ -65,8 +66,7 @@ def test_every_option(tmp_path: Path) -> None:
         lock_timeout=5,
         allow_network_fs=True,
         mode=0o660,
-        max_file_size=2 * 1024**3,
-        max_transfers=7,
+        limits=Limits(2 * 1024**3, 7, 10 * 1024**3, "5%"),
         share_group="g",
         threads=3,
         queue_size=4,
@@ -78,6 +78,7 @@ def test_every_option(tmp_path: Path) -> None:
     [
         *("durability=always", "expireAfter=soon", "keepCompleted=-1", "lockTimeout=1w"),
         *("allowNetworkFs=perhaps", "mode=99", "maxFileSize=big", "maxTransfers=0"),
+        *("maxUnfinishedBytes=x", "minFree=101%", "minFree=5%%", "minFree=some"),
         *("shareGroup=a/b", "storeTopic=/all/#", "workingDir=%(missing)s"),
     ],
 )

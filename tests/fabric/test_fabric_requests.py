@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +62,7 @@ def config(tmp_path: Path) -> ServiceConfig:
 
 @pytest.fixture
 def manager(config: ServiceConfig) -> Iterator[FileStoreManager]:
-    limits = Limits(max_file_size=10)
+    limits = Limits(max_file_size=10, max_transfers=1)
     with FileStoreManager(config.storage_dir, durability="none", limits=limits) as manager:
         yield manager
 
@@ -143,17 +142,15 @@ def test_another_version_than_asked_for_is_said_in_words(service: StoreHandlers)
     NO_SEGMENTS,
     ids=lambda value: repr(value)[:30],
 )
-@pytest.mark.parametrize("limits", [{}, {"max_transfers": 1}])
 def test_a_segment_that_cannot_be(
     manager: FileStoreManager,
     config: ServiceConfig,
     caplog: pytest.LogCaptureFixture,
     payload: Any,
     fields: Any,
-    limits: dict[str, Any],
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = StoreHandlers(manager, replace(config, **limits))
+    service = StoreHandlers(manager, config)
     assert refusal(service.store(Message(payload, fields)), caplog)
     assert manager.transfers() == []
 
@@ -177,7 +174,7 @@ def test_what_a_limit_refuses_is_named_in_the_log(
     manager: FileStoreManager, config: ServiceConfig, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    service = StoreHandlers(manager, replace(config, max_transfers=1))
+    service = StoreHandlers(manager, config)
     said = {"segment_number": "1", "file_id": "one", "name": "large.bin", "size": "11"}
     unsaid = {"segment_number": "1", "file_id": "two"}
     for payload, fields, text in (

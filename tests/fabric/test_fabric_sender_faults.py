@@ -26,6 +26,7 @@ from txstore.dxl import (
 )
 from txstore.dxl import link as link_module
 from txstore.dxl.protocol import LARGEST_SEGMENT, STORE_TOPIC, ErrorReply, Reply, Topics, json_reply
+from txstore.limits import Limits
 
 FULL = os.environ.get("TXSTORE_FULL") == "1"
 FAULTS = ["none", "lost request", "lost answer", "unavailable", "restart", "stop"]
@@ -199,7 +200,8 @@ def refused(sender: FileSender, path: Path, name: str) -> str:
 
 
 def test_a_file_that_is_refused_takes_no_place(tmp_path: Path, path: Path) -> None:
-    with local(tmp_path / "storage", max_file_size=1000, max_transfers=1) as link:
+    limits = Limits(max_file_size=1000, max_transfers=1)
+    with local(tmp_path / "storage", limits=limits) as link:
         sender = FileSender(link, segment_size=100)
         assert path.stat().st_size == 1024
         for name in ("large", "larger"):

@@ -13,7 +13,6 @@ from txstore import FileStoreManager
 from txstore.dxl import InterruptedSendError, Link, NoAnswerError, RemoteError, ServiceConfig
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import ErrorReply, Reply, Topics
-from txstore.limits import Limits
 
 
 @dataclass
@@ -30,21 +29,22 @@ Handler = Callable[[Any], "Reply | ErrorReply"]
 class LocalLink(Link):
     """Asks the handlers of a store directly; ``faults`` says what happens to each request."""
 
-    def __init__(self, storage: Path, faults: Iterator[str], limits: dict[str, Any]) -> None:
+    def __init__(self, storage: Path, faults: Iterator[str], options: dict[str, Any]) -> None:
         self.notices: list[str] = []
         self.answer_timeout = 1.0
         self.retry_for = 3600.0
         self.notice = self.notices.append
         self.stop = threading.Event()
-        self._config = replace(ServiceConfig(str(storage), str(storage)), **limits)
+        self._config = ServiceConfig(str(storage), str(storage), **options)
         self.faults = faults
         self._slowest = {}
         self.override: dict[str, Callable[[Handler, Message], Reply | ErrorReply]] = {}
         self._open()
 
     def _open(self) -> None:
-        limits = Limits(max_file_size=self._config.max_file_size)
-        self.manager = FileStoreManager(self._config.storage_dir, durability="none", limits=limits)
+        self.manager = FileStoreManager(
+            self._config.storage_dir, durability="none", limits=self._config.limits
+        )
         self._handlers = StoreHandlers(self.manager, self._config).by_topic()
 
     def serve_on(self, topic: str) -> None:
@@ -86,8 +86,8 @@ class LocalLink(Link):
 
 
 @contextmanager
-def local(storage: Path, *faults: str, **limits: Any) -> Iterator[LocalLink]:
-    """A link to a store; ``limits`` are those of the service's configuration."""
-    with LocalLink(storage, iter(faults), limits) as link:
+def local(storage: Path, *faults: str, **options: Any) -> Iterator[LocalLink]:
+    """A link to a store; ``options`` are those of the service's configuration."""
+    with LocalLink(storage, iter(faults), options) as link:
         assert isinstance(link, LocalLink)
         yield link

@@ -30,6 +30,7 @@ READING = frozenset(
         "open_folder",
         "pread",
         "read_link",
+        "space",
         "stat",
         "umask",
     ]

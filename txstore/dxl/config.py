@@ -16,8 +16,9 @@ from typing import TypeVar, cast, get_args
 
 from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
 from txstore.errors import ConfigError
+from txstore.limits import Limits
 from txstore.options import Level
-from txstore.sizes import parse_duration, parse_size
+from txstore.sizes import parse_duration, parse_size, parse_size_or_share
 
 SERVICE_CONFIG = "dxlfiletransferservice.config"
 LOGGING_CONFIG = "logging.config"
@@ -43,8 +44,7 @@ class ServiceConfig:
     :ivar lock_timeout: seconds that one request may wait for others
     :ivar allow_network_fs: whether to serve from a network file system
     :ivar mode: permission bits of the store's own files
-    :ivar max_file_size: bytes a file may have; ``None`` for any
-    :ivar max_transfers: unfinished transfers there may be; ``None`` for any number
+    :ivar limits: what the store takes at most
     :ivar share_group: on a plain MQTT broker, the group that takes requests in turn; ``None`` on a
         DXL fabric, whose brokers see to that
     :ivar threads: threads that answer requests
@@ -62,8 +62,7 @@ class ServiceConfig:
     lock_timeout: float = 30.0
     allow_network_fs: bool = False
     mode: int = 0o600
-    max_file_size: int | None = None
-    max_transfers: int | None = None
+    limits: Limits = field(default_factory=Limits)
     share_group: str | None = None
     threads: int = 10
     queue_size: int = 1000
@@ -99,8 +98,12 @@ class ServiceConfig:
             lock_timeout=options.get("lockTimeout", parse_duration, cls.lock_timeout),
             allow_network_fs=options.get("allowNetworkFs", _flag, cls.allow_network_fs),
             mode=options.get("mode", _mode, cls.mode),
-            max_file_size=options.optional("maxFileSize", parse_size),
-            max_transfers=options.optional("maxTransfers", _positive),
+            limits=Limits(
+                max_file_size=options.optional("maxFileSize", parse_size),
+                max_transfers=options.optional("maxTransfers", _positive),
+                max_unfinished_bytes=options.optional("maxUnfinishedBytes", parse_size),
+                min_free=options.optional("minFree", parse_size_or_share, raw=True),
+            ),
             share_group=options.optional("shareGroup", _group),
             threads=options.pool_number("threadCount", cls.threads),
             queue_size=max(options.pool_number("queueSize", cls.queue_size), 0),
@@ -136,12 +139,20 @@ class _Options:
         return default if value is None else value
 
     def optional(
-        self, option: str, read: Callable[[str], _Value], section: str = _GENERAL
+        self,
+        option: str,
+        read: Callable[[str], _Value],
+        section: str = _GENERAL,
+        *,
+        raw: bool = False,
     ) -> _Value | None:
-        """The option's value; ``None`` if it is missing or empty."""
+        """The option's value; ``None`` if it is missing or empty.
+
+        :param raw: a percent sign is one, and refers to no other option
+        """
         self._read.add((section, option.lower()))
         try:
-            text = self._parser.get(section, option, fallback="").strip()
+            text = self._parser.get(section, option, fallback="", raw=raw).strip()
             return read(text) if text else None
         except (ValueError, ConfigSyntaxError) as error:
             raise ConfigError(self._path, f"[{section}] {option}: {error}") from error

@@ -33,7 +33,6 @@ from txstore.dxl.protocol import (
 from txstore.errors import (
     BusyError,
     FieldError,
-    LimitError,
     NameRefusedError,
     NoSuchFileError,
     ReplacedError,
@@ -133,8 +132,6 @@ class StoreHandlers:
 
     def _store(self, message: Any) -> Reply:
         fields = message.other_fields
-        if isinstance(fields, Mapping):
-            self._check_limits(fields)
         result = self._manager.store_segment(message)
         # A transfer that is cancelled the store logs itself.
         if result.file_result == FileStoreResultProp.STORE:
@@ -144,33 +141,6 @@ class StoreHandlers:
                 *(fields[FileStoreProp.HASH_SHA256], result.segments_received, result.file_id),
             )
         return json_reply(result.to_dict())
-
-    def _check_limits(self, fields: Mapping[str, Any]) -> None:
-        """Refuse a new transfer where as many are unfinished as the configuration allows.
-
-        Repeats are the store's to judge, and so is how large a file may be.
-        """
-        most = self._config.max_transfers
-        # A file that comes in one segment leaves no unfinished transfer behind, a cancel neither.
-        if most is None or fields.get(FileStoreProp.RESULT):
-            return
-        if _number_in(fields, FileStoreProp.SEGMENT_NUMBER) != 1:
-            return
-        file_id = fields.get(FileStoreProp.ID)
-        status = self._manager.status(file_id) if file_id else None
-        if status is not None and status.state != "stored":
-            return
-        under_way = self._manager.count_transfers()
-        if under_way >= most:
-            raise LimitError(
-                f"{_file(fields)} is refused: {under_way} transfers are under way, and no more"
-                " are taken",
-                option="max_transfers",
-                limit=most,
-                used=under_way,
-                wanted=under_way + 1,
-                file_id=file_id,
-            )
 
     def _status(self, message: Any) -> Reply:
         file_id = decode_json(message.payload).get("file_id")
@@ -246,13 +216,6 @@ class StoreHandlers:
         if opened.changed():
             raise RequestedVersionError(f"The file {name!r:.100} was changed while it was read")
         return sha256
-
-
-def _number_in(fields: Mapping[str, Any], name: str) -> int | None:
-    try:
-        return int(fields[name])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return None  # missing, or the store says what is wrong with it
 
 
 def _file(fields: Mapping[str, Any]) -> str:

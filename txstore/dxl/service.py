@@ -23,7 +23,6 @@ from txstore.errors import (
     StoreClosedError,
     TxStoreError,
 )
-from txstore.limits import Limits
 
 logger = logging.getLogger(__name__)
 
@@ -277,5 +276,5 @@ def open_store(config: ServiceConfig) -> FileStoreManager:
         lock_timeout=config.lock_timeout,
         mode=config.mode,
         allow_network_fs=config.allow_network_fs,
-        limits=Limits(max_file_size=config.max_file_size),
+        limits=config.limits,
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 
-from txstore.errors import JournalError, LockTimeoutError
+from txstore.errors import JournalError, LimitError, LockTimeoutError
 from txstore.local.call import Call
 from txstore.local.files.disk import NO_SPACE
 from txstore.local.files.staged import StagedFile
@@ -16,6 +16,7 @@ from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Transfer
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
+from txstore.protocol.admission import Quota
 from txstore.protocol.request import SegmentRequest
 
 #: At level "file" no more than this many bytes are recorded without being durable.
@@ -54,8 +55,11 @@ class Appender:
         at_stake = row.offset + more - row.durable_offset
         return self._level.keeps_files and at_stake >= _DURABLE_POINT
 
-    def begin(self, request: SegmentRequest, call: Call) -> None:
-        """The first of several segments opens a transfer."""
+    def begin(self, request: SegmentRequest, quota: Quota | None, call: Call) -> None:
+        """The first of several segments opens a transfer.
+
+        :raises LimitError: others took the last place meanwhile
+        """
         with self._staging.lent(self._staging.create(request.file_id, like=request.like)) as staged:
             try:
                 staged.write(0, request.payload)
@@ -81,7 +85,10 @@ class Appender:
                 self._staging.remove(staged.name)
                 raise
             try:
-                self._records.insert(row, call)
+                self._transfers.begin(row, quota, call)
+            except LimitError:
+                self._staging.remove(staged.name)
+                raise
             except (JournalError, LockTimeoutError) as error:
                 # Whether it was recorded is not known, unless the disk was full or a lock not had;
                 # where it was not, the file is swept as an orphan.
@@ -97,9 +104,13 @@ class Appender:
         row: Transfer,
         staged: StagedFile,
         request: SegmentRequest,
+        quota: Quota | None,
         call: Call,
     ) -> None:
-        """The next segment: its bytes, then one commit that moves the row."""
+        """The next segment: its bytes, then one commit that moves the row.
+
+        :raises LimitError: others took the last place meanwhile
+        """
         durably = self.will_flush(row, request)
         hasher, size = staged.hasher_at(row), len(request.payload)
         if durably:
@@ -117,11 +128,15 @@ class Appender:
                 staged.start_flush()
         new = row.advanced(size, hasher.save(), call.at)
         self._staging.check_in_place(staged)
-        if not durably:
-            self._transfers.save(row, new, call)
-            staged.row = new
-        else:
-            self._record_durably(row, new, staged, call)
+        try:
+            if not durably:
+                self._transfers.save(row, new, call, quota)
+                staged.row = new
+            else:
+                self._record_durably(row, new, staged, call, quota)
+        except LimitError:
+            staged.cut(row.offset)  # what is refused holds no space
+            raise
 
     @staticmethod
     def is_same(row: Transfer, staged: StagedFile, request: SegmentRequest) -> bool:
@@ -154,12 +169,19 @@ class Appender:
         else:
             self._records.check_in_place(call)
 
-    def _record_durably(self, old: Transfer, new: Transfer, staged: StagedFile, call: Call) -> None:
+    def _record_durably(
+        self,
+        old: Transfer,
+        new: Transfer,
+        staged: StagedFile,
+        call: Call,
+        quota: Quota | None = None,
+    ) -> None:
         """Flush the staged bytes, then record the row, then flush that: never the row first."""
         self._transfers.flush(old, staged.flush, call)
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
         durable = new.made_durable()
-        self._transfers.save(old, durable, call)
+        self._transfers.save(old, durable, call, quota)
         staged.row = durable
         self._records.flush(call)

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from txstore.deadline import Deadline
+from txstore.errors import LimitError
 from txstore.limits import Limits
 from txstore.local import status
 from txstore.local.append import Appender
@@ -42,6 +43,7 @@ from txstore.local.repeats import Repeats
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
 from txstore.process import forks
+from txstore.protocol.admission import Quota
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.request import FileClaim, SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
@@ -187,9 +189,10 @@ class LocalEngine:
         as it was, or as its repeat finds it."""
         try:
             return self._answer(request, deadline)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            if not full or not self._housekeeping.make_room(request.file_id, deadline):
+        except (OSError, LimitError) as error:
+            if not _wants_room(error):
+                raise
+            if not self._housekeeping.make_room(request.file_id, deadline):
                 raise
         return self._answer(request, deadline)
 
@@ -254,10 +257,11 @@ class LocalEngine:
             self._check_early(request, found)
         if found is None:
             if step is Step.BEGIN:
-                self._appender.begin(request, call)
+                self._appender.begin(request, Quota.of(self._limits, request, 0), call)
                 return FileStoreSegmentResult(request.file_id, 1)
         elif step is Step.APPEND:
-            self._appender.append(*found, request, call)
+            quota = Quota.of(self._limits, request, found[0].segments)
+            self._appender.append(*found, request, quota, call)
             return FileStoreSegmentResult(request.file_id, request.number)
         elif step is Step.ACKNOWLEDGE:
             self._appender.repeat(*found, call)
@@ -277,17 +281,19 @@ class LocalEngine:
         call: Call,
     ) -> Step | Refusal:
         """Ask the rules, and find out what they want to know."""
-        segments, received = (found[0].segments, found[0].offset) if found else (0, 0)
-        over = None
-        if request.number == segments + 1:
-            over = self._limits.refusal(request, received)
-        known = Known(segments, over)
-        while isinstance(step := decide(request, known), Fact):
+        known = Known(found[0].segments, found[0].offset) if found else Known(0)
+        while isinstance(step := decide(request, known, self._limits), Fact):
             if step is Fact.SAME:
                 assert found is not None
                 known = replace(known, same=self._appender.is_same(*found, request))
             elif step is Fact.CONTENT:
                 known = replace(known, content=_content(request, found))
+            elif step is Fact.SPACE:
+                known = replace(known, space=self._staging.space())
+            elif step is Fact.USAGE:
+                quota = Quota.of(self._limits, request, known.segments)
+                assert quota is not None
+                known = replace(known, usage=self._records.usage(quota, call))
             else:
                 assert request.store is not None
                 answered = self._repeats.secure(request, request.store, call)
@@ -372,6 +378,13 @@ class LocalEngine:
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
         return self._housekeeping.expire(deadline)
+
+
+def _wants_room(error: Exception) -> bool:
+    """Whether a call that failed may succeed when others have given something back."""
+    if isinstance(error, LimitError):
+        return error.option != "max_file_size"
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _content(

@@ -16,6 +16,7 @@ from txstore.local.files.staging import Staging
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Event, Transfer
 from txstore.options import Durability
+from txstore.protocol.admission import Quota
 
 _CHUNK = 1024 * 1024  # bytes copied at once
 
@@ -29,13 +30,33 @@ class Transfers:
         self._home, self._staging, self._records = home, staging, records
         self._keeps = durability.keeps_files
 
-    def save(self, old: Transfer, new: Transfer, call: Call) -> None:
+    def begin(self, row: Transfer, quota: Quota | None, call: Call) -> None:
+        """Record a new one.
+
+        :raises LimitError: the quota has no place for it; nothing was recorded
+        """
+        while not self._records.insert(row, call, quota):
+            assert quota is not None
+            self._check_quota(quota, call)
+
+    def save(self, old: Transfer, new: Transfer, call: Call, quota: Quota | None = None) -> None:
         """Record a change.
 
+        :param quota: for a next segment
         :raises TakenOverError: another worker has changed it meanwhile
+        :raises LimitError: the quota has no place for it; nothing was recorded
         """
-        if not self._records.save(old, new, call):
-            raise self.taken_over(old)
+        while not self._records.save(old, new, call, quota):
+            current = self._records.by_staging(old.staging, call)
+            if quota is None or current is None or current.change != old.change:
+                raise self.taken_over(old)
+            self._check_quota(quota, call)
+
+    def _check_quota(self, quota: Quota, call: Call) -> None:
+        """After a quota had no place: where it has by now, all is to be tried again."""
+        refusal = quota.refusal(self._records.usage(quota, call))
+        if refusal is not None:
+            raise refusal
 
     def flush(self, row: Transfer, flush: Callable[[], None], call: Call) -> None:
         """Flush staged bytes, and put the row in doubt where that fails.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from txstore.errors import RequestError
+from txstore.limits import Limits
+from txstore.protocol.admission import Quota, Space, Usage, size_refusal, space_refusal
 from txstore.protocol.request import FileClaim, SegmentRequest
 
 
@@ -41,6 +43,10 @@ class Fact(Enum):
     ANSWERED = auto()
     """Whether an equal last message was carried out, and what it stored can still be answered
     for."""
+    SPACE = auto()
+    """What the file system has free."""
+    USAGE = auto()
+    """What all unfinished transfers have together."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +66,31 @@ class Known:
     """What an engine knows of a request's transfer; ``None``: not yet.
 
     :ivar segments: number of the last recorded segment; 0: no transfer with the id is open
-    :ivar over: why a limit refuses what is next in turn, if one does
+    :ivar received: its recorded bytes
     """
 
     segments: int
-    over: RequestError | None = None
+    received: int = 0
     same: bool | None = None
     content: tuple[int, bytes] | None = None
     answered: bool | None = None
+    space: Space | None = None
+    usage: Usage | None = None
 
 
-def decide(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
+def decide(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact | Refusal:
     """What to do with a request that is no cancel.
 
     A last message may both finish the open transfer and repeat an earlier one.  Then it finishes:
-    the file is the same, and the sender's second transfer does not stay open.
+    the file is the same, and the sender's second transfer does not stay open.  A repeat is
+    answered whatever the limits are.
     """
     if request.store is None:
-        return _plain(request, known)
+        return _plain(request, known, limits)
     claimed = (request.store.size, request.store.sha256)
     is_next = request.number == known.segments + 1
-    if is_next and known.segments and known.over is None:
+    over = size_refusal(limits, request, known.received) if is_next else None
+    if is_next and known.segments and over is None:
         if known.content is None:
             return Fact.CONTENT
         if known.content == claimed:
@@ -91,13 +101,16 @@ def decide(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
         return Step.ANSWER
     if not is_next:
         return Refusal(request.out_of_turn(known.segments))
-    return _unanswered(request, request.store, known)
+    return _unanswered(request, request.store, known, limits)
 
 
-def _unanswered(request: SegmentRequest, claim: FileClaim, known: Known) -> Step | Fact | Refusal:
+def _unanswered(
+    request: SegmentRequest, claim: FileClaim, known: Known, limits: Limits
+) -> Step | Fact | Refusal:
     """A last message that is next in turn, repeats none, and does not finish an open transfer."""
-    if known.over is not None:
-        return Refusal(known.over)
+    kept_out = _admit(request, known, limits)
+    if kept_out is not None:
+        return kept_out
     if known.content is None:
         return Fact.CONTENT
     if known.content == (claim.size, claim.sha256):
@@ -105,14 +118,36 @@ def _unanswered(request: SegmentRequest, claim: FileClaim, known: Known) -> Step
     return Refusal(request.mismatch(claim, *known.content), ends=known.segments > 0)
 
 
-def _plain(request: SegmentRequest, known: Known) -> Step | Fact | Refusal:
+def _plain(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact | Refusal:
     if request.number == known.segments + 1:
-        if known.over is not None:
-            return Refusal(known.over)
-        return Step.APPEND if known.segments else Step.BEGIN
+        kept_out = _admit(request, known, limits)
+        return kept_out or (Step.APPEND if known.segments else Step.BEGIN)
     if request.number == known.segments and known.segments:
         if known.same is None:
             return Fact.SAME
         if known.same:
             return Step.ACKNOWLEDGE
     return Refusal(request.out_of_turn(known.segments))
+
+
+def _admit(request: SegmentRequest, known: Known, limits: Limits) -> Fact | Refusal | None:
+    """Whether the limits let in what is next in turn; ``None``: they do."""
+    refusal = size_refusal(limits, request, known.received)
+    if refusal is not None:
+        return Refusal(refusal)
+    if request.store is not None and known.segments:
+        return None  # it ends its transfer
+    if limits.min_free is not None:
+        if known.space is None:
+            return Fact.SPACE
+        refusal = space_refusal(limits, request, known.segments, known.space)
+        if refusal is not None:
+            return Refusal(refusal)
+    quota = Quota.of(limits, request, known.segments) if request.store is None else None
+    if quota is not None:
+        if known.usage is None:
+            return Fact.USAGE
+        refusal = quota.refusal(known.usage)
+        if refusal is not None:
+            return Refusal(refusal)
+    return None

@@ -99,6 +99,10 @@ class FaultyDisk(FailingDisk):
     def lack_of_space(self, folder: str, *room: int) -> int:
         return errno.ENOSPC if self.full else Disk.lack_of_space(self, folder, *room)
 
+    def space(self, fd: int) -> tuple[int, int]:
+        free, total = super().space(fd)
+        return 0 if self.full else free, total
+
     def made(
         self, call: str, act: Callable[..., T], args: tuple[Any, ...], options: dict[str, Any]
     ) -> T:

@@ -486,6 +486,12 @@ class Disk:
         full = found.f_bavail == 0 or (found.f_files > 0 and found.f_favail == 0)
         return errno.ENOSPC if full else 0
 
+    def space(self, fd: int) -> tuple[int, int]:
+        """Bytes that a file system has free for this user, and all that it has, given any
+        descriptor there (``statvfs(3)``)."""
+        found = os.fstatvfs(fd)
+        return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
+
     def umask(self) -> int:
         """The process's umask, read without changing it for other threads where possible."""
         try:

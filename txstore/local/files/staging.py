@@ -24,6 +24,7 @@ from txstore.local.files.unchanged import version_of
 from txstore.local.journal.rows import Transfer
 from txstore.local.locks import stripe_of
 from txstore.process import threads
+from txstore.protocol.admission import Space
 
 _KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
 #: Mode of a staging file that nobody else goes on with.
@@ -250,6 +251,10 @@ class Staging:
     def flush_folder(self, name: str) -> None:
         """Make the name of a staging file, or its absence, durable."""
         self._disk.flush_folder(self.folder(name))
+
+    def space(self) -> Space:
+        """What the file system has that new staging files go to, and published ones."""
+        return Space._make(self._disk.space(self.current))
 
     def names(self) -> Iterator[str]:
         """The names in all staging folders."""

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError
 from txstore.local.clock import Cutoff, Moment
+from txstore.local.journal import quotas
 from txstore.local.journal.aging import Aging, Range, is_ahead, is_over, values_of
 from txstore.local.journal.journal import Journal, Write
 from txstore.local.journal.rows import Completion, Event, Transfer
@@ -28,6 +29,7 @@ from txstore.local.journal.schema import (
 )
 from txstore.local.journal.sqlite import IS_OURS, Row, Statement, check_version
 from txstore.local.journal.sqlite import parameter as _p
+from txstore.protocol.admission import Quota, Usage
 
 
 def _columns(table: sa.Table, names: tuple[str, ...]) -> list[sa.Column[object]]:
@@ -75,18 +77,23 @@ _THE_VERSION = sa.and_(
 )
 
 
-def _update(names: tuple[str, ...]) -> Statement:
-    """The UPDATE that sets these columns; then come the staging file and the change before."""
+def _update(names: tuple[str, ...], *more: sa.ColumnElement[bool]) -> Statement:
+    """The UPDATE that sets these columns; then come the staging file and the change before.
+
+    :param more: conditions
+    """
     columns: list[tuple[sa.Column[Any], Any]] = [
         (transfer.c[name], sa.bindparam(name)) for name in names
     ]
-    clause = sa.update(transfer).ordered_values(*columns).where(_THE_VERSION)
+    clause = sa.update(transfer).ordered_values(*columns).where(_THE_VERSION, *more)
     return Statement(clause, in_order=True)
 
 
 # Nearly every update is one of progress alone.
 _FIRST, _END = Transfer._fields.index("change"), Transfer._fields.index("publish_path")
-_ADVANCE, _REPLACE = _update(Transfer._fields[_FIRST:_END]), _update(Transfer._fields)
+_PROGRESS = Transfer._fields[_FIRST:_END]
+_ADVANCE, _REPLACE = _update(_PROGRESS), _update(Transfer._fields)
+_ADVANCE_WITHIN = _update(_PROGRESS, quotas.HAS_BYTES)
 _DELETE = Statement(sa.delete(transfer).where(_THE_VERSION))
 
 _COMPLETED = Statement(
@@ -189,18 +196,39 @@ class Records:
         """The names of all staging files that belong to a transfer."""
         return {name for (name,) in self.journal.read(_STAGINGS, {}, deadline)}
 
-    def insert(self, row: Transfer, deadline: Deadline) -> None:
-        self.journal.write(deadline, Write(_INSERT, row._asdict()))
+    def usage(self, quota: Quota, deadline: Deadline) -> Usage:
+        """What all unfinished transfers have together, as far as a quota bounds it."""
+        [(transfers, size)] = self.journal.read(quotas.USAGE, quotas.values_of(quota), deadline)
+        return Usage(transfers, size or 0)
 
-    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> bool:
+    def insert(self, row: Transfer, deadline: Deadline, quota: Quota | None = None) -> bool:
+        """Record a new transfer.
+
+        :return: ``False`` where the quota has no place for it: then nothing was written
+        """
+        if quota is None:
+            return self.journal.write(deadline, Write(_INSERT, row._asdict()))
+        values = {**row._asdict(), **quotas.values_of(quota)}
+        return self.journal.write(deadline, Write(quotas.INSERT, values, guarded=True))
+
+    def save(
+        self, old: Transfer, new: Transfer, deadline: Deadline, quota: Quota | None = None
+    ) -> bool:
         """Replace a row, if it is still the one that was read.
 
-        :return: ``False`` where another worker changed it: then nothing was written
+        :param quota: for a next segment
+        :return: ``False`` where another worker changed it, or the quota has no place: then nothing
+            was written
         """
         update, changed = _REPLACE, tuple(new)
         if old[:_FIRST] == new[:_FIRST] and old[_END:] == new[_END:]:
             update, changed = _ADVANCE, new[_FIRST:_END]
-        values = (*changed, old.staging, old.change)
+        values: tuple[object, ...] = (*changed, old.staging, old.change)
+        if quota is not None:
+            assert update is _ADVANCE
+            update = _ADVANCE_WITHIN
+            bounds = quotas.values_of(quota)
+            values = (*values, bounds["p_more"], bounds["p_max_bytes"])
         withdraws = old.publish_place is not None and new.publish_place is None
         return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
 
