@@ -12,7 +12,8 @@ from dxl_broker import DxlBroker
 from fabric_broker import Certificates
 
 from txstore.dxl import FabricError
-from txstore.dxl.fabric import Connection, load_client_config
+from txstore.dxl.client_config import load_client_config
+from txstore.dxl.fabric import Connection
 
 # One of dxlclient's threads would die of what this module is about.
 pytestmark = pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")

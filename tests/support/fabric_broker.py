@@ -21,7 +21,8 @@ from dxlclient.client import DxlClient
 from dxlclient.client_config import DxlClientConfig
 
 from txstore.dxl import FabricError, NoAnswerError
-from txstore.dxl.fabric import Connection, load_client_config
+from txstore.dxl.client_config import load_client_config
+from txstore.dxl.fabric import Connection
 from txstore.dxl.protocol import Reply
 
 full_only = pytest.mark.skipif(

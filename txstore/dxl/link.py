@@ -8,10 +8,10 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
-from txstore.dxl.fabric import REACH_TIMEOUT, Connection, load_client_config
+from txstore.dxl.client_config import REACH_TIMEOUT, load_client_config
+from txstore.dxl.fabric import Connection
 from txstore.dxl.protocol import FABRIC_ERROR, ErrorKind
 from txstore.errors import (
     FabricError,
@@ -66,12 +66,7 @@ class Link:
     def __enter__(self) -> Link:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:

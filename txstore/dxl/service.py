@@ -7,12 +7,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import Any
 
 from txstore import FileStoreManager
+from txstore.dxl.client_config import load_client_config
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.fabric import Connection, load_client_config
+from txstore.dxl.fabric import Connection
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
 from txstore.errors import (
@@ -92,12 +92,7 @@ class FileTransferService:
     def __enter__(self) -> FileTransferService:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def start(self) -> None:

@@ -73,7 +73,7 @@ def serve(config_dir: str, workers: int) -> None:
 
 def _checked_config(config_dir: str) -> ServiceConfig:
     from txstore.dxl import ServiceConfig
-    from txstore.dxl.fabric import load_client_config
+    from txstore.dxl.client_config import load_client_config
     from txstore.dxl.service import open_store
 
     config = ServiceConfig.load(config_dir)
