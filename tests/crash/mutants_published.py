@@ -26,7 +26,7 @@ PUBLISHED = [
     ),
     Mutant(
         "parents are durable before the rename",
-        (Patch("Publisher.carry_out", "self._flush_parents(parents)", ""),),
+        (Patch("Publisher.carry_out", "self._folders.flush_parents(parents)", ""),),
         ("brief deep/segment",),
     ),
     Mutant(
@@ -40,7 +40,7 @@ PUBLISHED = [
             Patch(
                 "Publisher.complete",
                 """\
-                self._flush_parents(parents)
+                self._folders.flush_parents(parents)
                 self._home.flush_folder(parents.folder)""",
                 "pass",
             ),
@@ -99,8 +99,8 @@ PUBLISHED = [
         "flush of a published file for a repeat",
         (
             Patch(
-                "Publisher.flush_published",
-                "self._flush_file(place[-1], parents.folder, forget)",
+                "Published.make_durable",
+                "self.flush_file(place[-1], parents.folder, forget)",
                 "",
             ),
         ),
@@ -110,9 +110,9 @@ PUBLISHED = [
         "flush of a published name for a repeat",
         (
             Patch(
-                "Publisher.flush_published",
+                "Published.make_durable",
                 """\
-                self._flush_parents(parents)
+                self._folders.flush_parents(parents)
                 self._home.flush_folder(parents.folder)""",
                 "",
             ),
@@ -172,7 +172,7 @@ PUBLISHED = [
     ),
     Mutant(
         "parents of a one-segment file are flushed",
-        (Patch("Publisher._publish_staged", "self._flush_parents(parents)", ""),),
+        (Patch("Publisher._publish_staged", "self._folders.flush_parents(parents)", ""),),
         ("brief deep one/segment",),
     ),
     Mutant(
@@ -200,7 +200,7 @@ PUBLISHED = [
         "a folder is remembered as flushed after its flush",
         (
             Patch(
-                "Publisher._flush_parents",
+                "FlushedFolders.flush_parents",
                 """\
                 self._home.flush_folder(above)
                 self._remember(key, below)""",
@@ -215,7 +215,7 @@ PUBLISHED = [
         "a flushed folder's number is not used again",
         (
             Patch(
-                "Publisher._remember",
+                "FlushedFolders._remember",
                 "self._disk.open_folder('.', dir_fd=folder)",
                 "self._disk.open_folder('.', dir_fd=self._home.storage)",
             ),
@@ -236,7 +236,7 @@ PUBLISHED = [
         "an unflushed file is read in another boot",
         (
             Patch(
-                "Publisher.still_there",
+                "Published.still_there",
                 "as_published and (not done.durable) and (not self._home.is_this_boot(done.boot))",
                 "False",
             ),

@@ -26,6 +26,7 @@ from txstore.local.belongings import Belongings, disown_lost
 from txstore.local.call import Call
 from txstore.local.events import LocalEvents
 from txstore.local.files.disk import Disk
+from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home
 from txstore.local.files.places import Place, Places, place_bytes
 from txstore.local.files.staged import StagedFile
@@ -38,6 +39,7 @@ from txstore.local.journal.rows import Event, Transfer
 from txstore.local.journal.upgrade import open_records
 from txstore.local.locks import Locks
 from txstore.local.publish import Publisher
+from txstore.local.published import Published
 from txstore.local.recovery import Recovery
 from txstore.local.repeats import Repeats
 from txstore.local.transfers import Transfers
@@ -110,12 +112,14 @@ class LocalEngine:
             self._staging = staging = Staging(home)
             belongings.keep(staging, staging.close)
             self._transfers = transfers = Transfers(home, staging, records, level)
+            self._folders = folders = FlushedFolders(home)
+            belongings.keep(folders, folders.close)
+            published = Published(home, places, folders)
             self._publisher = publisher = Publisher(
-                home, places, staging, records, transfers, level
+                home, places, staging, records, transfers, folders, published, level
             )
-            belongings.keep(publisher, publisher.close)
             self._appender = Appender(staging, records, transfers, level)
-            self._repeats = Repeats(home, records, publisher, level)
+            self._repeats = Repeats(home, records, published, level)
             self._intents = intents = Intents(
                 home, locks, staging, records, transfers, publisher, level
             )
@@ -138,7 +142,7 @@ class LocalEngine:
                 forgetting,
             )
             belongings.keep(keeping, keeping.close)
-            forks.disown_in_children(staging, publisher, keeping)
+            forks.disown_in_children(staging, folders, keeping)
             failed.pop_all()
         # A manager that is dropped without `close` must not leak its descriptors.
         self._release = weakref.finalize(self, belongings.let_go)
@@ -157,7 +161,7 @@ class LocalEngine:
         except sqlite3.Error as error:
             logger.warning("A connection to the journal could not be closed: %s", error)
         self._locks.let_go()
-        for part in (self._staging, self._publisher, self._housekeeping):
+        for part in (self._staging, self._folders, self._housekeeping):
             part.let_go()
 
     def abandon(self) -> None:

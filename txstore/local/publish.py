@@ -14,15 +14,12 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from itertools import pairwise
-from stat import S_ISREG
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from txstore.errors import NameRefusedError
 from txstore.local.call import Call
-from txstore.local.files.descriptors import close_ours
+from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home
 from txstore.local.files.newfile import give, new_file_in
 from txstore.local.files.places import Parents, Place, Places, place_bytes, place_of
@@ -30,26 +27,21 @@ from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import PRIVATE, Staging
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Completion, Transfer
+from txstore.local.published import Published
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
-from txstore.process import threads
 from txstore.protocol.request import FileClaim, SegmentRequest
 
-_FLUSHED_KEPT = 64  # folders that are remembered as flushed, each pinned by a descriptor
 #: What a rename that fails says of the name.
 _REFUSED = {
     **dict.fromkeys((errno.EISDIR, errno.ENOTEMPTY, errno.EEXIST), "a folder has that name"),
     errno.EBUSY: "it is a mount point",
     errno.ENAMETOOLONG: "it is too long",
 }
-_CHUNK = 1024 * 1024
-
-#: Device and inode of a folder, a name in it, device and inode of the folder that it leads to.
-_Flushed = tuple[int, int, str, int, int]
 
 
 class Publisher:
-    """Publishes for one manager.  Thread-safe; ``disown`` in a forked child.
+    """Publishes for one manager.  Thread-safe.
 
     The caller holds the name lock of the place, and has settled what it found there.
     """
@@ -61,13 +53,14 @@ class Publisher:
         staging: Staging,
         records: Records,
         transfers: Transfers,
+        folders: FlushedFolders,
+        published: Published,
         durability: Durability,
     ) -> None:
         self._home, self._disk, self._places = home, home.disk, places
+        self._folders, self._published = folders, published
         self._staging, self._records, self._transfers = staging, records, transfers
         self._keeps = durability.keeps_files
-        self._mutex = threads.new_lock()
-        self._flushed: OrderedDict[_Flushed, int] = OrderedDict()
 
     def resolve(self, claim: FileClaim, file_id: str | None) -> Place:
         """Where a file of that name goes.
@@ -138,7 +131,7 @@ class Publisher:
             self._make_ordinary(staged, request, parents)
             if self._keeps:
                 staged.flush_all()
-                self._flush_parents(parents)
+                self._folders.flush_parents(parents)
             found = self._disk.fstat(staged.fd)
             self._rename(staged.name, place, parents, claim.name, request.given_id)
         except BaseException:
@@ -220,7 +213,7 @@ class Publisher:
         """From a recorded intent to a completion."""
         if self._keeps or row.publish_flushed:
             # Otherwise the folders may be gone after a power loss, with the only name of the file.
-            self._flush_parents(parents)
+            self._folders.flush_parents(parents)
             # The rename takes the staging file away: a journal that lost the intent would have a
             # transfer without bytes, and acknowledged segments would be gone.
             self._records.flush(call)
@@ -254,11 +247,13 @@ class Publisher:
         assert row.publish_sha256 is not None
         assert row.publish_last is not None
         if self._keeps and not row.publish_flushed:
-            self._flush_file(place[-1], parents.folder, lambda: self._records.delete(row, call))
+            self._published.flush_file(
+                place[-1], parents.folder, lambda: self._records.delete(row, call)
+            )
         # Also at level "none", where somebody was promised that these segments survive.
         careful = self._keeps or row.publish_flushed
         if careful:
-            self._flush_parents(parents)
+            self._folders.flush_parents(parents)
             self._home.flush_folder(parents.folder)
         # After a power loss in the rename both names may be there; the other one is durable now.
         self._staging.remove(row.staging)
@@ -300,7 +295,7 @@ class Publisher:
 
     def is_whole(self, row: Transfer, place: Place, parents: Parents) -> bool:
         """Whether a renamed file has the intended content; reads it whole."""
-        return self._content_is(place[-1], parents.folder, row.publish_sha256)
+        return self._published.has_content(place[-1], parents.folder, row.publish_sha256)
 
     def withdraw(self, row: Transfer, call: Call) -> None:
         """Take an intent back: the transfer is at its last acknowledged segment again.
@@ -323,41 +318,10 @@ class Publisher:
         if found.st_ino == row.inode:
             return found
         # Where neither name leads to the inode: in a restored backup files have others.
-        restored = not self._staging.has(row.staging) and self._content_is(
+        restored = not self._staging.has(row.staging) and self._published.has_content(
             place[-1], parents.folder, row.publish_sha256
         )
         return found if restored else None
-
-    # --- what was published before -----------------------------------------------------------
-
-    def still_there(self, done: Completion) -> bool:
-        """Whether a published file is as it was published; where a power loss can have touched it
-        it is read whole."""
-        place = place_of(done.place)
-        try:
-            with self._places.look(place) as parents:
-                found = self._disk.stat(place[-1], dir_fd=parents.folder)
-                as_published = (found.st_ino, found.st_size, found.st_mtime_ns) == (
-                    done.inode,
-                    done.size,
-                    done.mtime_ns,
-                )
-                if as_published and not done.durable and not self._home.is_this_boot(done.boot):
-                    return self._content_is(place[-1], parents.folder, done.sha256)
-                return as_published
-        except (FileNotFoundError, NameRefusedError):
-            return False
-
-    def flush_published(self, done: Completion, forget: Callable[[], object]) -> None:
-        """Make a published file and its name durable: whoever published it may not have.
-
-        :param forget: called where the file's flush fails
-        """
-        place = place_of(done.place)
-        with self._places.look(place) as parents:
-            self._flush_file(place[-1], parents.folder, forget)
-            self._flush_parents(parents)
-            self._home.flush_folder(parents.folder)
 
     def look(self, row: Transfer) -> AbstractContextManager[Parents]:
         """The parents of the place that an intent wants, none of them made.
@@ -435,74 +399,3 @@ class Publisher:
             # The kernel was given names in folders; people need the path.
             path = os.path.join(self._home.storage_dir, *place)
             raise type(error)(error.errno, error.strerror, path) from error
-
-    def _flush_parents(self, parents: Parents) -> None:
-        """Make the names of a place's parents durable, where this process has not done so yet:
-        whoever made them may have died before its own flush."""
-        folders = list(zip(parents.names, parents.fds, strict=True))
-        for (_, above), (name, below) in pairwise(folders):
-            inside, found = self._disk.fstat(above), self._disk.fstat(below)
-            # With its name: a folder that was renamed is durable under the old one only.
-            key = (inside.st_dev, inside.st_ino, name, found.st_dev, found.st_ino)
-            with self._mutex:
-                known = key in self._flushed
-            if not known:
-                self._home.flush_folder(above)
-                self._remember(key, below)
-
-    def _remember(self, key: _Flushed, folder: int) -> None:
-        # An open descriptor keeps the inode's number from being used for another folder.
-        pin = self._disk.open_folder(".", dir_fd=folder)
-        with self._mutex:
-            spare = [self._flushed.pop(key)] if key in self._flushed else []
-            self._flushed[key] = pin
-            if len(self._flushed) > _FLUSHED_KEPT:
-                spare.append(self._flushed.popitem(last=False)[1])
-        for fd in spare:
-            self._disk.close(fd)
-
-    def _flush_file(self, name: str, folder: int, forget: Callable[[], object]) -> None:
-        fd = None
-        with suppress(PermissionError):  # another user's, who lets nobody read it
-            fd = self._disk.open(name, dir_fd=folder, write=False)
-        try:
-            if fd is None:
-                self._disk.flush_file_system(self._home.storage)
-            else:
-                self._disk.flush_all(fd)
-        except OSError:
-            # The next flush may succeed without what this one lost; its sender begins again.
-            forget()
-            raise
-        finally:
-            if fd is not None:
-                self._disk.close(fd)
-
-    def _content_is(self, name: str, folder: int, sha256: bytes | None) -> bool:
-        """Whether a file is a regular one with that hash; reads it whole."""
-        if not S_ISREG(self._disk.stat(name, dir_fd=folder).st_mode):
-            return False
-        fd = self._disk.open(name, dir_fd=folder, write=False)
-        try:
-            hasher, offset = hashlib.sha256(), 0
-            while part := self._disk.pread(fd, _CHUNK, offset):
-                hasher.update(part)
-                offset += len(part)
-        finally:
-            self._disk.close(fd)
-        return hasher.digest() == sha256
-
-    def close(self) -> None:
-        with self._mutex:
-            while self._flushed:
-                self._disk.close(self._flushed.popitem()[1])
-
-    def let_go(self) -> None:
-        """After a call of this thread was cut off."""
-        threads.let_go(self._mutex)
-
-    def disown(self) -> None:
-        """Let go of folders that another process opened, or that were closed by their numbers."""
-        while self._flushed:
-            key, fd = self._flushed.popitem()
-            close_ours(self._disk, fd, key[3:])

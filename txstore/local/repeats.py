@@ -9,7 +9,7 @@ from txstore.local.call import Call
 from txstore.local.files.home import Home
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Completion
-from txstore.local.publish import Publisher
+from txstore.local.published import Published
 from txstore.options import Durability
 from txstore.protocol.request import FileClaim, SegmentRequest
 
@@ -18,9 +18,9 @@ class Repeats:
     """Finds the completion that answers a last message.  Thread-safe."""
 
     def __init__(
-        self, home: Home, records: Records, publisher: Publisher, durability: Durability
+        self, home: Home, records: Records, published: Published, durability: Durability
     ) -> None:
-        self._home, self._records, self._publisher = home, records, publisher
+        self._home, self._records, self._published = home, records, published
         self._keeps = durability.keeps_files
 
     def secure(self, request: SegmentRequest, claim: FileClaim, call: Call) -> bool:
@@ -52,7 +52,7 @@ class Repeats:
     def is_known(self, done: Completion) -> bool:
         """Whether a power loss has not taken the file, as far as can be told."""
         flushed = bool(done.durable) or self._home.is_this_boot(done.boot)
-        return flushed or self._publisher.still_there(done)
+        return flushed or self._published.still_there(done)
 
     def remembers(self, key: int, done: Completion, call: Call) -> bool:
         """Whether a repeat of the last message would be answered, as far as can be told."""
@@ -67,7 +67,7 @@ class Repeats:
     def _secure(self, key: int, done: Completion, call: Call) -> bool:
         """Make durable what an answer from a completion rests on; ``False``: that is lost."""
         basis = (key, done)
-        if not self._publisher.still_there(done):
+        if not self._published.still_there(done):
             latest = self._records.latest_at(done.place, call)
             if latest is not None and latest[0] > key:
                 basis = latest
@@ -90,10 +90,8 @@ class Repeats:
         """Flush a published file and its name; ``False``: a power loss took the unflushed file."""
         if done.durable:
             return True
-        if self._publisher.still_there(done):
-            self._publisher.flush_published(
-                done, lambda: self._records.forget_completion(key, call)
-            )
+        if self._published.still_there(done):
+            self._published.make_durable(done, lambda: self._records.forget_completion(key, call))
         elif not self.is_known(done):
             return False
         # Otherwise somebody removed or changed it since: there is nothing left to lose.
