@@ -57,6 +57,7 @@ class LockFile:
     :ivar all: all descriptors that are open, with those of files that were replaced
     :ivar stuck: of these, those by which a lock is held that could not be freed
     :ivar holders: locks that are held
+    :ivar classes: the same file, as it was opened for each class of locks
     """
 
     def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
@@ -64,6 +65,7 @@ class LockFile:
         self.path = os.path.join(folder, LOCK_FILE)
         self.opened: Descriptor | None = None
         self.holders: set[Lock] = set()
+        self.classes = [self]
         self.token = b"-"
         self.all: list[Descriptor] = []
         self.stuck: list[Descriptor] = []
@@ -114,6 +116,11 @@ class LockFile:
         the locks that are held by it."""
         if self.opened is opened:
             self.opened = None
+
+    def was_replaced(self) -> None:
+        """Have each class of locks open it anew: one error is enough."""
+        for file in self.classes:
+            file.opened = None
 
     def give_up(self, opened: Descriptor) -> None:
         """A lock could not be freed: kept, nobody else would ever have it.  Closing the descriptor
@@ -192,7 +199,7 @@ class Lock:
             except BaseException as error:
                 self._unlock()
                 if isinstance(error, ReplacedError):
-                    self._file.replace(held)
+                    self._file.was_replaced()
                 raise
         except BaseException:
             self._mutex.release()
@@ -321,6 +328,8 @@ class Locks:
         # and no lock of another class that the same call holds.
         self._files = [LockFile(disk, folder, folder_fd, mode) for _ in range(3)]
         self._of_transfers, self._of_names, of_journal = self._files
+        for file in self._files:
+            file.classes = self._files
         self.journal = Lock(of_journal, JOURNAL_BYTE, "journal")
         # By stripe, made when they are first asked for.
         self._transfers: dict[int, TransferLock] = {}
