@@ -7,8 +7,10 @@ gets is decided by ``protocol.rules``, which each engine asks.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Protocol
 
+from txstore.checks import Finding
 from txstore.deadline import Deadline
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import SegmentRequest
@@ -123,6 +125,11 @@ class Engine(Protocol):
         """Drop all transfers whose time has passed; their ids."""
         ...
 
+    def mend(self, found: Finding, deadline: Deadline) -> bool:
+        """Mend what a check found, so that nothing acknowledged is lost; ``False``: it could not
+        be mended now."""
+        ...
+
     def is_usable(self) -> bool:
         """Whether it belongs to this process still, and nothing is known against it."""
         ...
@@ -138,4 +145,22 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of everything in good order.  No call is inside."""
+        ...
+
+
+class Inspector(Protocol):
+    """What looks at a store without writing a byte, beside running workers or not.  Thread-safe.
+
+    :ivar storage_dir: where files are stored
+    :ivar working_dir: where unfinished transfers are
+    """
+
+    storage_dir: str
+    working_dir: str
+
+    def check(self, *, deep: bool) -> Iterator[Finding]:
+        """What is wrong.  What runs beside it makes no finding.
+
+        :param deep: read all bytes, not only those of which nothing else tells
+        """
         ...

@@ -12,10 +12,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import NoReturn, TypeVar, overload
 
+from txstore.checks import Finding
 from txstore.deadline import Deadline
 from txstore.engine import Engine
 from txstore.errors import LockTimeoutError, StoreClosedError, StoreNotPicklableError, TxStoreError
 from txstore.events.feed import Consuming, Delivery, Feed, Look
+from txstore.inspection import StoreInspector
 from txstore.limits import Limits
 from txstore.local.engine import LocalEngine, Options
 from txstore.local.files.disk import Disk
@@ -124,6 +126,17 @@ class FileStoreManager:
         )
         self._rules = NameRules(engine.storage_dir, engine.working_dir)
         self._calls: Calls[Engine] = Calls()
+
+    @staticmethod
+    def inspect(
+        storage_dir: str | os.PathLike[str],
+        working_dir: str | os.PathLike[str] | None = None,
+        *,
+        lock_timeout: float = 30.0,
+        disk: Disk | None = None,
+    ) -> StoreInspector:
+        """Look at a store that is there, without writing a byte: see ``StoreInspector``."""
+        return StoreInspector(storage_dir, working_dir, lock_timeout=lock_timeout, disk=disk)
 
     # --- the protocol ------------------------------------------------------------------------
 
@@ -272,6 +285,15 @@ class FileStoreManager:
         :raises ReplacedError: the store was removed or replaced meanwhile (an ``OSError``)
         """
         return self._run(lambda engine, deadline: engine.expire(deadline))
+
+    def repair(self, found: Finding) -> bool:
+        """Mend what ``inspect(...).check()`` found, under the locks that a worker takes.  Nothing
+        acknowledged is lost by it.  What has ``mend`` is worth a call.
+
+        :return: whether it is mended; ``False``: that cannot be, or somebody is busy with it
+        :raises OSError: the disk failed; nothing acknowledged is lost
+        """
+        return self._run(lambda engine, deadline: engine.mend(found, deadline))
 
     def close(self) -> None:
         """Wait for calls in flight, then let go of everything.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crash.mutants_check import CHECKS
 from crash.mutants_closing import CLOSING
 from crash.mutants_guards import GUARDS
 from crash.mutants_journal import JOURNAL
@@ -24,4 +25,5 @@ MUTANTS = [
     *SERVICE,
     *LIMITS,
     *GUARDS,
+    *CHECKS,
 ]

@@ -19,7 +19,7 @@ PROMISED = [
     ),
     Mutant(
         "flush of the journal before an orphan goes",
-        (Patch("Housekeeping._remove_orphan", "self._records.flush(call)", ""),),
+        (Patch("Housekeeping.remove_orphan", "self._records.flush(call)", ""),),
         ("tests/crash/test_promised_by_others.py",),
     ),
 ]

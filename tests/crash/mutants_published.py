@@ -247,7 +247,7 @@ PUBLISHED = [
         "a file whose row came meanwhile is no orphan",
         (
             Patch(
-                "Housekeeping._remove_orphan",
+                "Housekeeping.remove_orphan",
                 "held and self._records.by_staging(name, call) is None",
                 "held",
             ),

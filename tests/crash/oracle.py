@@ -20,11 +20,23 @@ from crash.steps import (
     message,
 )
 from txstore import TransferStatus
+from txstore.checks import Finding
 from txstore.errors import RepeatMismatchError, SequenceError
 from txstore.testing.powerloss import Tree
 
 #: Folders of the storage dir that are the store's own.
 OWN = (".txstore", ".workdir")
+
+#: What ``check`` finds after a crash, and the next worker sees to.
+LEFT = frozenset(
+    [
+        *("journal-linked", "leftover", "marker-missing", "orphan"),
+        "stored-changed",  # a file in one segment, whose worker died before it recorded that
+        "transfer-linked",
+    ]
+)
+#: What it finds where a power loss may damage what was stored.
+OF_LEVEL_NONE = frozenset(["stored-changed", "stored-damaged", "stored-missing"])
 
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
@@ -214,6 +226,21 @@ def check_opened(session: Session, tree: Tree, expect: Expected) -> None:
         content = read(session, Upload("", path, ()))
         if content != tree.file("storage/" + path) and content not in name.contents:
             raise broken(3, f"{path!r} was published while recovering, and is not whole")
+
+
+def check_findings(session: Session, expect: Expected, *, recovered: bool) -> list[Finding]:
+    """What ``check`` finds: no damage, where no promise is broken; once all is done, nothing.
+
+    :raises PromiseBrokenError: it finds what is not there
+    """
+    found = session.look()
+    known = set() if recovered else set(LEFT)
+    if any(name.damaged for name in expect.names.values()):
+        known |= OF_LEVEL_NONE
+    wrong = [one.meaning for one in found if one.kind not in known]
+    if wrong:
+        raise broken(3, f"damage is found that is none: {wrong}")
+    return found
 
 
 def check_recovery(session: Session, expect: Expected, uploads: list[Upload]) -> None:

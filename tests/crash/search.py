@@ -18,6 +18,7 @@ from typing import NamedTuple
 from crash.oracle import (
     Expected,
     broken,
+    check_findings,
     check_opened,
     check_raw,
     check_recovery,
@@ -55,6 +56,10 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         return f"{self.workload.name}/{self.level}"
+
+
+#: Share of the recovered states in which ``check`` has to find nothing, and before them no damage.
+LOOKED_AT = 0.2
 
 
 class State(NamedTuple):
@@ -261,9 +266,16 @@ class Search:
             session = Session(root, disk, clock, level, state.history, self.run.workload.working)
             try:
                 session.short = platter is None and random.Random(state.label).random() < 0.5
+                looked = random.Random(f"look {state.label}").random() < LOOKED_AT
+                found = check_findings(session, expect, recovered=False) if looked else []
                 session.do(Open())
                 check_opened(session, state.tree, expect)
+                for one in found:
+                    if one.mend:
+                        session.manager().repair(one)
                 check_recovery(session, expect, self.run.workload.uploads)
+                if looked:
+                    check_findings(session, expect, recovered=True)
             finally:
                 session.close()
             return disk.log

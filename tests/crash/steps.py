@@ -9,6 +9,7 @@ from typing import NamedTuple, Union
 
 from crash.world import Clock
 from txstore import FileStoreManager, FileStoreSegmentResult
+from txstore.checks import Finding
 from txstore.disk import Disk
 from txstore.options import Level
 from txstore.testing.disk import SimulatedDisk
@@ -165,6 +166,22 @@ class Session:
             manager.expire()
         self._note(Event(step, level, True, self.clock.wall))
         return answer
+
+    def look(self) -> list[Finding]:
+        """What ``check`` finds; nothing, where there is no store."""
+        log = os.path.join(
+            self._working or os.path.join(self.storage, ".workdir"), "journal.db-wal"
+        )
+        if os.path.exists(log):
+            # The simulation leaves the log's index out, which is worth nothing after a crash.
+            open(log.removesuffix("wal") + "shm", "ab").close()
+        try:
+            looked_at = FileStoreManager.inspect(
+                self.storage, self._working, disk=self.disk, lock_timeout=5.0
+            )
+        except FileNotFoundError:
+            return []
+        return list(looked_at.check(deep=True))
 
     def has_manager(self) -> bool:
         """Whether any manager is open."""

@@ -13,6 +13,7 @@ from types import FrameType
 import pytest
 
 from txstore import FileStoreManager
+from txstore.checks import KINDS
 from txstore.testing import segment
 
 ROOT = Path(__file__).parents[2]
@@ -126,3 +127,9 @@ def modules_of_a_segment(storage: Path) -> set[str]:
             finally:
                 sys.setprofile(None)
     return set.intersection(*several) - {"descriptors"}
+
+
+def test_every_kind_of_finding_is_documented() -> None:
+    text = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    table = text.partition("| finding |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| `([\w-]+)` \|", table, re.MULTILINE) == list(KINDS)

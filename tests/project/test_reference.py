@@ -15,6 +15,8 @@ from txstore import errors
 ROOT = Path(__file__).parents[2]
 MODULES = [
     "store",
+    "inspection",
+    "checks",
     "events",
     "constants",
     "limits",

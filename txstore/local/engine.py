@@ -17,6 +17,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import NamedTuple
 
+from txstore.checks import Finding
 from txstore.deadline import Deadline
 from txstore.errors import LimitError
 from txstore.limits import Limits
@@ -41,6 +42,7 @@ from txstore.local.locks import Locks
 from txstore.local.publish import Publisher
 from txstore.local.published import Published
 from txstore.local.recovery import Recovery
+from txstore.local.repair import Repair
 from txstore.local.repeats import Repeats
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
@@ -142,6 +144,7 @@ class LocalEngine:
                 forgetting,
             )
             belongings.keep(keeping, keeping.close)
+            self._repair = Repair(home, locks.journal, staging, records, keeping, self.status)
             forks.disown_in_children(staging, folders, keeping)
             failed.pop_all()
         # A manager that is dropped without `close` must not leak its descriptors.
@@ -382,6 +385,10 @@ class LocalEngine:
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
         return self._housekeeping.expire(deadline)
+
+    def mend(self, found: Finding, deadline: Deadline) -> bool:
+        """Mend what a check found."""
+        return self._repair.mend(found, Call(deadline, self._home.now()))
 
 
 def _wants_room(error: Exception) -> bool:

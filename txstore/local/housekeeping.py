@@ -236,7 +236,7 @@ class Housekeeping:
             if name is None:
                 return
             if self._records.by_staging(name, call) is None:
-                self._remove_orphan(name, call)
+                self.remove_orphan(name, call)
 
     def _sweep(self, call: Call) -> None:
         """Look at all staging files."""
@@ -245,9 +245,10 @@ class Housekeeping:
         known = self._records.stagings(call)
         for name in names:
             if name not in known:
-                self._remove_orphan(name, call)
+                self.remove_orphan(name, call)
 
-    def _remove_orphan(self, name: str, call: Call) -> None:
+    def remove_orphan(self, name: str, call: Call) -> None:
+        """Remove a staging file, if it belongs to no transfer and nobody is busy with it."""
         stripe = stripe_in(name)
         if stripe is None:
             return  # not ours

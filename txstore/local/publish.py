@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from txstore.errors import NameRefusedError
 from txstore.local.call import Call
+from txstore.local.files.content import has_content
 from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home
 from txstore.local.files.newfile import give, new_file_in
@@ -295,7 +296,7 @@ class Publisher:
 
     def is_whole(self, row: Transfer, place: Place, parents: Parents) -> bool:
         """Whether a renamed file has the intended content; reads it whole."""
-        return self._published.has_content(place[-1], parents.folder, row.publish_sha256)
+        return has_content(self._disk, place[-1], parents.folder, row.publish_sha256)
 
     def withdraw(self, row: Transfer, call: Call) -> None:
         """Take an intent back: the transfer is at its last acknowledged segment again.
@@ -318,8 +319,8 @@ class Publisher:
         if found.st_ino == row.inode:
             return found
         # Where neither name leads to the inode: in a restored backup files have others.
-        restored = not self._staging.has(row.staging) and self._published.has_content(
-            place[-1], parents.folder, row.publish_sha256
+        restored = not self._staging.has(row.staging) and has_content(
+            self._disk, place[-1], parents.folder, row.publish_sha256
         )
         return found if restored else None
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from contextlib import suppress
-from stat import S_ISREG
 
 from txstore.errors import NameRefusedError
+from txstore.local.files.content import has_content
 from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home
 from txstore.local.files.places import Places, place_of
 from txstore.local.journal.rows import Completion
-
-_CHUNK = 1024 * 1024  # bytes read at once
 
 
 class Published:
@@ -35,7 +32,7 @@ class Published:
                     done.mtime_ns,
                 )
                 if as_published and not done.durable and not self._home.is_this_boot(done.boot):
-                    return self.has_content(place[-1], parents.folder, done.sha256)
+                    return has_content(self._disk, place[-1], parents.folder, done.sha256)
                 return as_published
         except (FileNotFoundError, NameRefusedError):
             return False
@@ -71,17 +68,3 @@ class Published:
         finally:
             if fd is not None:
                 self._disk.close(fd)
-
-    def has_content(self, name: str, folder: int, sha256: bytes | None) -> bool:
-        """Whether a file is a regular one with that hash; reads it whole."""
-        if not S_ISREG(self._disk.stat(name, dir_fd=folder).st_mode):
-            return False
-        fd = self._disk.open(name, dir_fd=folder, write=False)
-        try:
-            hasher, offset = hashlib.sha256(), 0
-            while part := self._disk.pread(fd, _CHUNK, offset):
-                hasher.update(part)
-                offset += len(part)
-        finally:
-            self._disk.close(fd)
-        return hasher.digest() == sha256

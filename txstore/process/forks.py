@@ -68,6 +68,11 @@ class _Gate:
 #: while a lock is waited for, since forks, and stores that are opened elsewhere, wait meanwhile.
 opening = _Gate()
 
+#: Held while a connection that may write opens the journal's index, and for as long as one that may
+#: not has it: SQLite opens it once for all of a process, and whoever is first says how.  Taken
+#: after ``opening``, and after a journal's mutex.
+indexing = _Gate()
+
 _connected: weakref.WeakSet[Connected] = weakref.WeakSet()
 _disownable: weakref.WeakSet[Disownable] = weakref.WeakSet()
 _stopped: list[Connected] = []
@@ -126,7 +131,7 @@ def _in_parent() -> None:
 
 def _in_child() -> None:
     """May be cut off, and is begun again then."""
-    opening.lock = threading.RLock()
+    opening.lock, indexing.lock = threading.RLock(), threading.RLock()
     _stopped.clear()
     # All of them, before anything is opened anew: SQLite keeps one table of locks for a file.
     for one in [*_connected, *_disownable]:

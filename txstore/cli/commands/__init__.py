@@ -15,7 +15,9 @@ import click
 
 from txstore import __version__
 
-_COMMANDS = ("cancel", "expire", "files", "get", "ls", "put", "send", "serve")
+_COMMANDS = (
+    *("cancel", "check", "expire", "files", "get", "ls", "put", "repair", "send", "serve"),
+)
 
 
 class _Commands(click.Group):

@@ -407,6 +407,12 @@ class Disk:
             pass  # not Linux, or /proc is hidden: then nothing is known, and nothing is refused
         return ""
 
+    def free_inodes(self, fd: int) -> int | None:
+        """How many files this user can still make on a file system, given any descriptor there;
+        ``None``: it has no such limit."""
+        found = os.fstatvfs(fd)
+        return found.f_favail if found.f_files else None
+
     def overwrite_in_place(self, fd: int, wanted: bool = True) -> None:
         """Have a file system write what is overwritten where it stands, not into new blocks; or,
         for new files in a folder, no longer.  For an empty file, or for the files that are made in

@@ -21,7 +21,7 @@ _MOST_LINKS = 40  # as the kernel: more is a loop
 _FOLDER_MODE = 0o777  # less umask, like an ordinary new folder
 _NOT_A_FOLDER = (errno.ENOTDIR, errno.ELOOP)
 
-_STAGING_NAME = re.compile(r"[ws][0-3][0-9a-f]-[0-9a-f]{32}\Z")  # 64 stripes
+STAGING_NAME = re.compile(r"[ws][0-3][0-9a-f]-[0-9a-f]{32}\Z")  # 64 stripes
 
 Place = tuple[str, ...]
 
@@ -39,7 +39,7 @@ def below_root(target: str, roots: Collection[str]) -> str | None:
 
 def is_staging_name(name: str) -> bool:
     """Whether a file in a staging folder is one of the store's."""
-    return _STAGING_NAME.match(name) is not None
+    return STAGING_NAME.match(name) is not None
 
 
 def place_bytes(place: Place) -> bytes:

@@ -29,6 +29,7 @@ from txstore.local.journal.inherited import (
 )
 from txstore.local.journal.sqlite import SELECT_VERSION, check_version, translate
 from txstore.local.journal.wal import WalFile, give_spare, release_reserve
+from txstore.process import forks
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Connection:
         released = False
         while True:
             try:
-                connection = self._open(deadline)
+                with forks.indexing:
+                    connection = self._open(deadline)
             except (sqlite3.OperationalError, OSError) as error:
                 # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
                 if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):

@@ -141,6 +141,16 @@ class Index:
             number = error.errno or errno.EIO
             raise JournalError(number, os.strerror(number), self._path) from error
 
+    def join(self) -> None:
+        """For a connection that may only read: if this process has the index open, keep it so.  To
+        close it would drop that connection's locks."""
+        process = _this_process()
+        with process.mutex:
+            inode = self._known(process)
+            if inode is not None:
+                process.indexes[inode].users += 1
+                self._held = process, inode
+
     def _wal_size(self) -> int:
         try:
             return self._disk.stat(self._journal + "-wal").st_size

@@ -55,9 +55,9 @@ _CHUNK = 1024 * 1024
 _WAL_MODE, _WAL_MODE_AT = b"\2\2", 18
 
 #: Reads no row; fails where a table or a column is missing.
-_ALL_COLUMNS = [Statement(sa.select(table).limit(0)) for table in schema.metadata.sorted_tables]
+ALL_COLUMNS = [Statement(sa.select(table).limit(0)) for table in schema.metadata.sorted_tables]
 
-_TEMPORARY = re.compile(r"new-[0-9a-f]{32}(-wal|-shm)?\Z")
+TEMPORARY = re.compile(r"new-[0-9a-f]{32}(-wal|-shm)?\Z")
 
 
 def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
@@ -167,7 +167,7 @@ def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
         ):
             rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
             if rows == [(schema.REVISION,)]:
-                for select in _ALL_COLUMNS:
+                for select in ALL_COLUMNS:
                     select.run(connection, {})
             if size <= _CHECKED_WHOLE:
                 (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
@@ -264,7 +264,7 @@ def _separate(home: Home) -> None:
 
 def _remove_leftovers(home: Home) -> None:
     """Remove what a crash left of an earlier attempt; the journal lock is held."""
-    for name in [n for n in home.disk.list_folder(home.working) if _TEMPORARY.match(n)]:
+    for name in [n for n in home.disk.list_folder(home.working) if TEMPORARY.match(n)]:
         with suppress(IsADirectoryError):  # a stray of somebody else's
             home.disk.unlink(name, dir_fd=home.working)
 

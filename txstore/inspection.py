@@ -1,0 +1,54 @@
+"""``StoreInspector``: looks at a store, and writes nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from txstore.checks import Finding
+from txstore.engine import Inspector
+from txstore.local.files.disk import Disk
+from txstore.local.looking.inspector import LocalInspector
+from txstore.options import seconds
+
+
+class StoreInspector:
+    """A store that is looked at: nothing is made, written, settled or upgraded.  So it works on a
+    read-only mount, and for a user who may only read.
+
+    Workers may be running meanwhile, and are not held up.  Holds nothing open between calls; may be
+    used by any thread, on both sides of a fork.
+
+    :param storage_dir: folder under which files are stored
+    :param working_dir: folder of the journal; the default is ``<storage_dir>/.workdir``
+    :param lock_timeout: seconds that a worker who is busy with something is waited for
+    :param disk: the operating system's calls; tests pass their own
+    :ivar storage_dir: absolute path of the storage dir
+    :ivar working_dir: absolute path of the working dir
+    :raises FileNotFoundError: there is no store
+    """
+
+    def __init__(
+        self,
+        storage_dir: str | os.PathLike[str],
+        working_dir: str | os.PathLike[str] | None = None,
+        *,
+        lock_timeout: float = 30.0,
+        disk: Disk | None = None,
+    ) -> None:
+        timeout = seconds("lock_timeout", lock_timeout)
+        engine: Inspector = LocalInspector(disk or Disk(), storage_dir, working_dir, timeout)
+        self._engine = engine
+        self.storage_dir, self.working_dir = engine.storage_dir, engine.working_dir
+
+    def check(self, *, deep: bool = False) -> Iterator[Finding]:
+        """Look whether everything is right.  What workers do meanwhile makes no finding.
+
+        :param deep: read all bytes, and compare them with what was received; otherwise only those
+            are read of which nothing else tells
+        :return: what is wrong, as it is found
+        :raises JournalVersionError: a newer txstore wrote the journal
+        :raises JournalError: the journal cannot be read without writing
+        :raises OSError: the disk failed, or something may not be read
+        """
+        return self._engine.check(deep=deep)

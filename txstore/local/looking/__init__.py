@@ -1,0 +1,1 @@
+"""Looking at a store of one machine without writing a byte, beside running workers or not."""

@@ -1,0 +1,131 @@
+"""Whether what was stored lately is there as it was stored: completions against stored files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from enum import Enum, auto
+
+from txstore.checks import Finding, finding
+from txstore.errors import LockTimeoutError, NameRefusedError
+from txstore.local.files.content import has_content
+from txstore.local.files.places import place_of
+from txstore.local.journal.rows import Completion
+from txstore.local.looking.look import Look
+
+
+class _Seen(Enum):
+    """What stands at the place of a stored file."""
+
+    AS_STORED = auto()  #: the file, as far as its inode, size and time tell
+    DOUBTFUL = auto()  #: the same, but a power loss may have taken bytes of it
+    UNKNOWN = auto()  #: one of which only reading tells whether it is the same
+    OTHER = auto()
+    NOTHING = auto()
+    LATER = auto()  #: what was stored there later, as far as can be told
+
+
+class StoredChecks:
+    """Looks at what was stored last at each place.  For one thread.
+
+    :param deep: read all files, not only those of which nothing else tells
+    """
+
+    def __init__(self, look: Look, *, deep: bool) -> None:
+        self._look, self._deep = look, deep
+        self._found, self._disk, self._places = look.found, look.disk, look.places
+        self._records, self._locks = look.records, look.locks
+
+    def findings(self) -> Iterator[Finding]:
+        """What is missing, or is not what was stored."""
+        for done in self._records.every_latest(self._look.timeout):
+            name = done.path.decode(errors="surrogateescape")
+            try:
+                kind = self._examine(done)
+            except PermissionError as error:
+                yield finding("unreadable", path=name, problem=error.strerror)
+            except LockTimeoutError as error:
+                yield finding("busy", subject=name, seconds=error.timeout)
+            else:
+                if kind is not None:
+                    yield finding(
+                        kind,
+                        name=name,
+                        size=done.size,
+                        sha256=done.sha256.hex(),
+                        completed_at=done.completed_at,
+                    )
+
+    def _examine(self, done: Completion) -> str | None:
+        """The kind of what is wrong, once it is sure."""
+        seen = self._see(done)
+        if seen is _Seen.AS_STORED and not self._deep:
+            return None
+        while True:
+            if seen in _TO_READ and self._is_content(done):
+                return None
+            # Workers replace a file before they record it.
+            again = self._locks.with_name(
+                done.place, self._look.deadline(), lambda: self._see_last(done)
+            )
+            if again in (seen, _Seen.LATER):
+                return _KINDS.get(again)
+            seen = again
+
+    def _see_last(self, done: Completion) -> _Seen:
+        """What is there while nobody can publish at the place."""
+        deadline = self._look.deadline()
+        latest = self._records.latest_at(done.place, deadline)
+        if latest is None or latest[1]._replace(durable=done.durable) != done:
+            return _Seen.LATER
+        seen = self._see(done)
+        if seen not in (_Seen.OTHER, _Seen.UNKNOWN):
+            return seen
+        # A power loss may take the record of a file in one segment, and leave the file.
+        if not self._found.is_this_boot(done.boot):
+            return _Seen.LATER
+        # A worker may have died after it renamed one: the next completes it.
+        intents = self._records.by_place(done.place, deadline)
+        return _Seen.LATER if any(self._is_at(row.inode, done.place) for row in intents) else seen
+
+    def _see(self, done: Completion) -> _Seen:
+        place = place_of(done.place)
+        with ExitStack() as opened:
+            try:
+                parents = opened.enter_context(self._places.look(place))
+                found = self._disk.stat(place[-1], dir_fd=parents.folder)
+            except (FileNotFoundError, NotADirectoryError, NameRefusedError):
+                return _Seen.NOTHING
+        if found.st_size != done.size:
+            return _Seen.OTHER
+        same = (found.st_ino, found.st_mtime_ns) == (done.inode, done.mtime_ns)
+        if not same:
+            return _Seen.UNKNOWN
+        kept = done.durable or self._found.is_this_boot(done.boot)
+        return _Seen.AS_STORED if kept else _Seen.DOUBTFUL
+
+    def _is_at(self, inode: int, recorded: bytes) -> bool:
+        place = place_of(recorded)
+        try:
+            with self._places.look(place) as parents:
+                return self._disk.stat(place[-1], dir_fd=parents.folder).st_ino == inode
+        except (FileNotFoundError, NotADirectoryError, NameRefusedError):
+            return False
+
+    def _is_content(self, done: Completion) -> bool:
+        place = place_of(done.place)
+        try:
+            with self._places.look(place) as parents:
+                return has_content(self._disk, place[-1], parents.folder, done.sha256)
+        except (FileNotFoundError, NotADirectoryError, NameRefusedError):
+            return False
+
+
+_TO_READ = (_Seen.AS_STORED, _Seen.DOUBTFUL, _Seen.UNKNOWN)
+_KINDS = {
+    _Seen.AS_STORED: "stored-damaged",
+    _Seen.DOUBTFUL: "stored-damaged",
+    _Seen.UNKNOWN: "stored-changed",
+    _Seen.OTHER: "stored-changed",
+    _Seen.NOTHING: "stored-missing",
+}
