@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import textwrap
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,7 +58,7 @@ def find(package: Path, patch: Patch) -> _Place:
     symbols = [
         (path, node)
         for path in sorted(package.rglob("*.py"))
-        for name, node in _symbols(ast.parse(path.read_bytes()), "")
+        for name, node in _all_symbols(path.read_bytes())
         if name == patch.symbol
     ]
     if not symbols:
@@ -75,6 +76,12 @@ def find(package: Path, patch: Patch) -> _Place:
     if len(found) != 1:
         raise NoPlaceError(f"{patch.symbol} has {len(found)} places with {patch.old!r}")
     return found[0]
+
+
+@cache
+def _all_symbols(text: bytes) -> list[tuple[str, ast.AST]]:
+    """The symbols of a module; kept, since one package is looked through for a hundred patches."""
+    return list(_symbols(ast.parse(text), ""))
 
 
 def _symbols(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
