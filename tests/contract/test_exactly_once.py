@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crew import apart
 from seam import KillingDisk
 from support import (
     LEVELS,
@@ -24,7 +25,6 @@ from support import (
     claim,
     everything,
     folders,
-    in_process,
     message,
     outcome,
     published,
@@ -116,7 +116,7 @@ def test_another_process_gives_the_same_answer(manager: OpenStore) -> None:
     send(store, [one, two])
     for again in (two, three):
         first = store.store_segment(again).to_dict()
-        assert in_process(_send_in_a_process, store.storage_dir, "segment", again) == first
+        assert apart(_send_in_a_process, store.storage_dir, "segment", again) == first
     assert published(store) == {"file.bin": DATA}
 
 

@@ -21,7 +21,6 @@ from support import (
     everything,
     folders,
     get_own_mounts,
-    in_process,
     mount,
     outcome,
     published,
@@ -551,7 +550,7 @@ def _mount_in_between(tmp_path: str, size: int) -> None:
 
 @in_one_and_in_several
 def test_a_mount_point_in_between_is_refused(tmp_path: Path, size: int) -> None:
-    in_process(_mount_in_between, str(tmp_path), size)
+    apart(_mount_in_between, str(tmp_path), size)
 
 
 @at_each_level
@@ -670,14 +669,14 @@ def shared() -> Iterator[Path]:
 def test_members_of_a_group_take_turns_in_one_transfer(shared: Path) -> None:
     """Any of them takes the next segment, the last one too, whoever began."""
     one, two, three = transfer_messages(DATA, SEVERAL)
-    assert in_process(_as_member, 54001, str(shared), [one]) is None
-    assert in_process(_as_member, 54002, str(shared), [two]) is None
-    assert in_process(_as_member, 54003, str(shared), [three]) == "store"
+    assert apart(_as_member, 54001, str(shared), [one]) is None
+    assert apart(_as_member, 54002, str(shared), [two]) is None
+    assert apart(_as_member, 54003, str(shared), [three]) == "store"
     found = shared / "file.bin"
     assert found.read_bytes() == DATA
     assert stat.filemode(found.stat().st_mode) == "-rw-r--r--"
     again = transfer_messages(DATA[::-1], SEVERAL, file_id="again")
-    assert in_process(_as_member, 54002, str(shared), again) == "store"
+    assert apart(_as_member, 54002, str(shared), again) == "store"
     assert found.read_bytes() == DATA[::-1]
 
 
@@ -739,7 +738,7 @@ def _store_into_a_drop_box(storage: str) -> None:
 def test_a_folder_that_nobody_may_list_can_be_stored_into() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)
-        in_process(_store_into_a_drop_box, f"{folder}/storage")
+        apart(_store_into_a_drop_box, f"{folder}/storage")
         found = {path.name: path.read_bytes() for path in Path(folder, "storage", "box").iterdir()}
         assert found == {str(ONE): DATA, str(SEVERAL): DATA}
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
-from crew import last, segment
-from support import LEVELS, at_each_level, get_own_mounts, in_process, mount
+from crew import apart, last, segment
+from support import LEVELS, at_each_level, get_own_mounts, mount
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -66,7 +66,7 @@ def _mount_apart(tmp_path: str, level: Level) -> None:
 def test_a_transfer_is_finished_after_its_folders_were_mounted_apart(
     tmp_path: Path, level: Level
 ) -> None:
-    in_process(_mount_apart, str(tmp_path), level)
+    apart(_mount_apart, str(tmp_path), level)
 
 
 class Apart(FaultyDisk):
@@ -180,4 +180,4 @@ def _refused_early(tmp_path: str) -> None:
 
 
 def test_a_mount_below_the_storage_is_refused_as_soon_as_the_name_is_known(tmp_path: Path) -> None:
-    in_process(_refused_early, str(tmp_path))
+    apart(_refused_early, str(tmp_path))

@@ -1,20 +1,24 @@
 """Managers in real processes of their own, which can be killed; and what they are sent.
 
-The processes are forked from a clean server that has imported the package and holds no manager, so
-that hundreds of them cost little.
+The processes are forked from a server that has imported the package and holds no manager, so that
+hundreds of them cost little.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from multiprocessing import get_context
+from functools import cache
+from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest import mock
 
 import pytest
 from support import NotAllowedHereError, PlainMessage, claim, message, transfer_messages
@@ -27,10 +31,16 @@ from txstore.protocol.request import Message
 T = TypeVar("T")
 
 _context = get_context("forkserver")
-# What `support` and the tests import, so that each process has it at once.
-_context.set_forkserver_preload(
-    ["txstore.store", "alembic.command", "dxlclient.message", "hypothesis", "pytest"]
-)
+
+
+@cache
+def _server() -> ForkServerContext:
+    """The context of processes that are forked from a server which is there, and warm."""
+    _context.set_forkserver_preload(["warm", "seam", "hypothesis", "alembic.command"])
+    # The server does not get this process's path (Python 3.11), where `warm` is found.
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)):
+        forkserver.ensure_running()
+    return _context
 
 
 # --- messages ------------------------------------------------------------------------------------
@@ -90,9 +100,9 @@ class Worker:
         wait: bool = True,
         **options: Any,
     ) -> None:
-        self.pipe, theirs = _context.Pipe()
+        self.pipe, theirs = _server().Pipe()
         folders = (os.fspath(storage_dir), None if working_dir is None else os.fspath(working_dir))
-        self.process = _context.Process(
+        self.process = _server().Process(
             target=_work, args=(theirs, folders, disk, dict(environ or {}), options), daemon=True
         )
         self.process.start()
@@ -193,8 +203,8 @@ def apart(function: Callable[..., T], *args: Any) -> T:
     :raises AssertionError: it raised; with its traceback
     :raises Skipped: it raised ``NotAllowedHereError``
     """
-    ours, theirs = _context.Pipe(duplex=False)
-    process = _context.Process(target=_run, args=(theirs, function, args))
+    ours, theirs = _server().Pipe(duplex=False)
+    process = _server().Process(target=_run, args=(theirs, function, args))
     process.start()
     theirs.close()
     try:
