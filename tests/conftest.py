@@ -1,6 +1,6 @@
-"""What the crash tests looked at is told at the end of a run, added up over all its processes; and
-the folder of a storage, which need not be there yet, and what opens stores over it; and which
-promise a failed test is about."""
+"""Tests work in memory; what the crash tests looked at is told at the end of a run, added up over
+all its processes; the folder of a storage, which need not be there yet, and what opens stores over
+it; and which promise a failed test is about."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 from counted import COUNTED
-from support import OpenStore, opened_stores
+from support import OpenStore, opened_stores, use_memory
+
+
+def pytest_configure() -> None:
+    use_memory()
 
 
 @pytest.fixture

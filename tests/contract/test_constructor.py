@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from crew import apart
 from support import (
+    DISK,
     FULL,
     LEVELS,
     at_each_level,
     become_user,
     descriptors,
     get_own_mounts,
-    in_process,
     message,
     mount,
     outcome,
@@ -229,7 +230,7 @@ def test_missing_permission_is_a_permission_error(
         (everyones / name).chmod(mode)
     if os.geteuid() != 0:
         (everyones / "secret").chmod(0o000)
-    path = in_process(_open_as_nobody, *(str(everyones / name) for name in folders))
+    path = apart(_open_as_nobody, *(str(everyones / name) for name in folders))
     assert path.startswith(str(everyones))
     assert list((everyones / "locked").iterdir()) == []
 
@@ -260,7 +261,7 @@ def test_a_folder_made_where_nobody_may_list_is_flushed_before_the_first_answer(
     """A drop box: others may make folders in it, and may not open it to flush their names."""
     (everyones / "box").mkdir()
     (everyones / "box").chmod(0o1733)
-    assert in_process(_begin_as_nobody, str(everyones / "box" / "storage"))
+    assert apart(_begin_as_nobody, str(everyones / "box" / "storage"))
 
 
 def _use_as_nobody(storage: str) -> None:
@@ -274,7 +275,7 @@ def test_parents_that_may_only_be_passed_through_are_enough(everyones: Path) -> 
     (everyones / "pass" / "storage").mkdir(parents=True)
     (everyones / "pass" / "storage").chmod(0o777)
     (everyones / "pass").chmod(0o711)
-    in_process(_use_as_nobody, str(everyones / "pass" / "storage"))
+    apart(_use_as_nobody, str(everyones / "pass" / "storage"))
 
 
 # Options
@@ -379,10 +380,11 @@ def check_other_file_system(storage: Path, working: Path) -> None:
 
 
 def test_a_working_dir_on_another_file_system_works(tmp_path: Path) -> None:
-    memory = Path("/dev/shm")
-    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
-        pytest.skip("/dev/shm is no other file system here")
-    with tempfile.TemporaryDirectory(dir=memory) as working:
+    others = [Path(one) for one in (DISK, "/dev/shm") if Path(one).is_dir()]
+    other = next((one for one in others if one.stat().st_dev != tmp_path.stat().st_dev), None)
+    if other is None:
+        pytest.skip("there is no other file system here")
+    with tempfile.TemporaryDirectory(dir=other) as working:
         check_other_file_system(tmp_path / "storage", Path(working, "working"))
 
 
@@ -398,7 +400,7 @@ def _bind_mount(tmp_path: str) -> None:
 
 
 def test_a_working_dir_behind_a_bind_mount_works(tmp_path: Path) -> None:
-    in_process(_bind_mount, str(tmp_path))
+    apart(_bind_mount, str(tmp_path))
 
 
 def _same_folder_twice(tmp_path: str) -> None:
@@ -415,7 +417,7 @@ def _same_folder_twice(tmp_path: str) -> None:
 
 def test_a_working_dir_that_is_the_storage_dir_by_a_bind_mount_is_refused(tmp_path: Path) -> None:
     """Else a file that is sent as ``journal.db`` would replace the journal."""
-    in_process(_same_folder_twice, str(tmp_path))
+    apart(_same_folder_twice, str(tmp_path))
 
 
 @pytest.mark.parametrize("level", LEVELS)

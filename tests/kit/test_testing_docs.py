@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import FULL
-from users import ROOT, run_pytest
+from users import ROOT, run_pytest, settle
 
 import txstore.testing
 from txstore.testing import Claims, strategies
@@ -16,26 +16,12 @@ TEXT = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```python\n# (\w+\.py)(, continued)?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-SETTINGS = """
-from hypothesis import Phase, settings
-
-settings.register_profile(
-    "short",
-    max_examples={many},
-    derandomize=True,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-)
-settings.load_profile("short")
-"""
-
-
 def write_examples(folder: Path, many: int) -> None:
     """Write each block into the file that its first line names.
 
     :param many: examples that Hypothesis tries, where a block does not say how many
     """
-    (folder / "conftest.py").write_text(SETTINGS.format(many=many), encoding="utf-8")
+    settle(folder, many)
     for name, continued, code in CODE.findall(TEXT):
         with (folder / name).open("a" if continued else "x", encoding="utf-8") as file:
             file.write(code)

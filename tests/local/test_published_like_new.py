@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import pytest
 from crew import apart, last, segment
-from support import LEVELS, NotAllowedHereError, at_each_level
+from support import DISK, LEVELS, NotAllowedHereError, at_each_level
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
@@ -77,7 +77,7 @@ def set_default(folder: Path, text: bytes) -> None:
 @pytest.fixture
 def room() -> Iterator[Path]:
     """A storage and a working dir that belong to the user, below folders that all may enter."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=DISK) as folder:
         os.chmod(folder, 0o755)
         for name in ("storage", "storage/sub", "working"):
             made = Path(folder, name)

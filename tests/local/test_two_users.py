@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from crew import apart, last, segment
 from seam import KillingDisk
-from support import NotAllowedHereError, at_each_level
+from support import DISK, NotAllowedHereError, at_each_level
 
 from txstore import FileStoreManager
 from txstore.errors import TxStoreError
@@ -38,7 +38,7 @@ def become(user: int, umask: int = 0o022) -> None:
 @pytest.fixture
 def shared() -> Iterator[Path]:
     """Both folders made by hand: ``chgrp GROUP``, ``chmod 2770``."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=DISK) as folder:
         os.chmod(folder, 0o755)
         for name in ("storage", "working"):
             made = Path(folder, name)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from users import run_pytest
+from users import run_pytest, settle
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -40,6 +40,7 @@ def check_prefork(tmp_path: Path, _: pytest.MonkeyPatch) -> None:
 
 
 def check_suite(tmp_path: Path, _: pytest.MonkeyPatch) -> None:
+    settle(tmp_path, 100)
     shutil.copy(EXAMPLES / "test_inbox.py", tmp_path)  # away from this repository's settings
     assert "3 passed" in run_pytest(tmp_path, "test_inbox.py")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import multiprocessing
 import os
 import shutil
 import sqlite3
@@ -12,8 +11,7 @@ import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
@@ -49,6 +47,20 @@ settings.register_profile(
     max_examples=1000 if FULL else 100,
 )
 settings.load_profile("txstore")
+
+#: Where temporary folders are on this machine; tests have theirs in memory, see ``use_memory``.
+DISK = os.environ.setdefault("TXSTORE_TESTS_DISK", tempfile.gettempdir())
+
+_MEMORY, _ENOUGH = "/dev/shm", 2 << 30
+
+
+def use_memory() -> None:
+    """Have temporary folders where a flush costs nothing, of all processes begun from now on, too;
+    unless everything is to be done at full size, or there is not enough of it."""
+    with suppress(FileNotFoundError):
+        if not FULL and shutil.disk_usage(_MEMORY).free >= _ENOUGH:
+            os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY
+
 
 #: Opens another manager over a test's storage dir: ``manager("file", lock_timeout=1)``.
 OpenStore = Callable[..., FileStoreManager]
@@ -249,15 +261,6 @@ def descriptors() -> list[str]:
 
 class NotAllowedHereError(Exception):
     """This machine does not let the test do what it needs; the text says what."""
-
-
-def in_process(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Call a module's function in a fresh process of its own; answer or error come back."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
-            return pool.submit(call, *args, **kwargs).result()
-        except NotAllowedHereError as error:
-            pytest.skip(str(error))
 
 
 def become_user(uid: int, gid: int) -> None:

@@ -30,3 +30,23 @@ def run_pytest(folder: Path, *args: str) -> str:
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
+
+
+SETTINGS = """
+from hypothesis import Phase, settings
+
+settings.register_profile(
+    "short",
+    max_examples={many},
+    derandomize=True,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+)
+settings.load_profile("short")
+"""
+
+
+def settle(folder: Path, many: int) -> None:
+    """Have Hypothesis try so many examples, where a test does not say how many, each time the same,
+    and however long they take."""
+    (folder / "conftest.py").write_text(SETTINGS.format(many=many), encoding="utf-8")
