@@ -126,7 +126,8 @@ class LockFile:
         """A lock could not be freed: kept, nobody else would ever have it.  Closing the descriptor
         frees it, once no other lock is held by it, since that frees them all."""
         self.replace(opened)
-        self.stuck.append(opened)
+        if opened not in self.stuck:
+            self.stuck.append(opened)
 
     def close_stuck(self) -> None:
         """Close what was given up, as soon as that frees no lock that is held."""
@@ -161,6 +162,7 @@ class LockFile:
     def _taken_away(self) -> Iterator[Descriptor]:
         """All descriptors, each before it is closed."""
         self.opened = None
+        self.stuck.clear()
         while self.all:
             yield self.all.pop()
 
