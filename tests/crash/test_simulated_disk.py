@@ -20,6 +20,7 @@ from txstore.testing.seam import Seam
 #: Calls of which nothing is recorded: they change nothing that a crash could leave.
 UNRECORDED = {
     *("boot_id", "clock_ahead", "file_system", "umask", "pause", "lack_of_space", "space"),
+    "free_inodes",
     *("pread", "size", "read_link", "new_file", "acl", "default_acl", "start_flush"),
     # Groups, access control lists and times are no part of a state.
     *("set_group", "set_acl", "set_modified", "flush_file_system"),

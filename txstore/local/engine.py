@@ -144,7 +144,6 @@ class LocalEngine:
                 forgetting,
             )
             belongings.keep(keeping, keeping.close)
-            self._repair = Repair(home, locks.journal, staging, records, keeping, self.status)
             forks.disown_in_children(staging, folders, keeping)
             failed.pop_all()
         # A manager that is dropped without `close` must not leak its descriptors.
@@ -388,7 +387,10 @@ class LocalEngine:
 
     def mend(self, found: Finding, deadline: Deadline) -> bool:
         """Mend what a check found."""
-        return self._repair.mend(found, Call(deadline, self._home.now()))
+        # Made here: kept, it would keep the engine, which nothing but the collector would end then.
+        parts = self._home, self._locks.journal, self._staging, self._records
+        repair = Repair(*parts, self._housekeeping, self.status)
+        return repair.mend(found, Call(deadline, self._home.now()))
 
 
 def _wants_room(error: Exception) -> bool:
