@@ -85,11 +85,12 @@ class LockFile:
             if self._mode & ~found.st_mode and found.st_uid == os.geteuid():
                 # The umask took bits that a group needs.
                 self.disk.chmod(fd, found.st_mode & 0o777 | self._mode)
-            opened = fd, inode_of(found)
-            self.all.append(opened)
         except BaseException:
             self.disk.close(fd)
             raise
+        # Not noted above: cut off right after that, it would be closed here and once more later.
+        opened = fd, inode_of(found)
+        self.all.append(opened)
         self.token = secrets.token_bytes(_TOKEN_SIZE)
         self.opened = opened
         return opened
@@ -111,21 +112,17 @@ class LockFile:
         if (found.st_dev, found.st_ino) != inode:
             raise ReplacedError(self.path, "lock file")
 
-    def replace(self, opened: Descriptor) -> None:
-        """Have it opened anew for the next lock.  The descriptor stays open until ``close``, for
-        the locks that are held by it."""
-        if self.opened is opened:
-            self.opened = None
-
     def was_replaced(self) -> None:
-        """Have each class of locks open it anew: one error is enough."""
+        """Have each class of locks open it anew: one error is enough.  The descriptors stay open
+        until ``close``, for the locks that are held by them."""
         for file in self.classes:
             file.opened = None
 
     def give_up(self, opened: Descriptor) -> None:
         """A lock could not be freed: kept, nobody else would ever have it.  Closing the descriptor
         frees it, once no other lock is held by it, since that frees them all."""
-        self.replace(opened)
+        if self.opened is opened:
+            self.opened = None
         if opened not in self.stuck:
             self.stuck.append(opened)
 
