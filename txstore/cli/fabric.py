@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from txstore.cli.interrupts import INTERRUPTED, raise_on_ctrl_c
-from txstore.cli.options import Command, folder, topic_option
+from txstore.cli.options import FOLDER, Command, topic_option
 from txstore.cli.problems import explain
 from txstore.cli.text import shown
 from txstore.dxl.protocol import STORE_TOPIC
@@ -54,7 +54,7 @@ def fabric_options(command: Command) -> Command:
             "--config",
             "config_dir",
             required=True,
-            callback=folder,
+            type=FOLDER,
             metavar="DIR",
             help="Folder with dxlclient.config, which selects the fabric.",
         ),

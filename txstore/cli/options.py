@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from txstore.sizes import parse_duration, parse_size
 
@@ -14,12 +15,32 @@ Command = Callable[..., None]
 _LARGEST_SEGMENT = 2**30
 
 
-def folder(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    """The path as given, unless it is empty."""
-    # An empty path would mean the current folder, which nobody meant who wrote "$UNSET_VARIABLE".
-    if value == "":
-        raise click.BadParameter("the path is empty.", ctx, param)
-    return value
+class _Path(click.ParamType[str]):
+    """A path as given, unless it is empty; the shell completes it."""
+
+    def __init__(self, kind: str) -> None:
+        self.name = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        # An empty path would mean the current folder, which nobody meant who wrote
+        # "$UNSET_VARIABLE".
+        if value == "":
+            self.fail("the path is empty.", param, ctx)
+        return str(value)
+
+    def shell_complete(
+        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        return [CompletionItem(incomplete, type=self.name)]
+
+
+FOLDER, FILE = _Path("dir"), _Path("file")
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help: how it is used."""
+    # What follows this character is shown as it stands.
+    return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
 def folders(*, required: bool = True) -> Callable[[Command], Command]:
@@ -27,13 +48,13 @@ def folders(*, required: bool = True) -> Callable[[Command], Command]:
     storage = click.option(
         "--storage-dir",
         required=required,
-        callback=folder,
+        type=FOLDER,
         metavar="DIR",
         help="Folder that finished files appear in.",
     )
     working = click.option(
         "--working-dir",
-        callback=folder,
+        type=FOLDER,
         metavar="DIR",
         help="Folder of the journal and of unfinished transfers. [default: .workdir in the former]",
     )

@@ -29,8 +29,6 @@ def targets(files: tuple[str, ...], name: str | None, option: str) -> list[tuple
     :param name: what the option says; ``None`` where it is not given
     :param option: how that option is called
     """
-    if "" in files:
-        raise click.UsageError("FILE is empty: it must be the path of a file.")
     if name == "":
         raise click.UsageError(f"{option} is empty: it must be the name of a file.")
     if name is not None and not name.endswith("/"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from txstore.cli.options import folder, folders, topic_option
+from txstore.cli.options import FOLDER, examples, folders, topic_option
 from txstore.cli.text import human, say, shown
 from txstore.errors import LockTimeoutError, StagingDamagedError
 
@@ -18,13 +18,19 @@ _TIMEOUT = 20.0
 _RETRY_FOR = 60.0
 
 
-@click.command()
+@click.command(
+    short_help="Drop an unfinished transfer.",
+    epilog=examples(
+        "txstore cancel put-report-pdf-1f2e3d4c --storage-dir /srv/files",
+        "txstore cancel 0d9c63d5-5b1c-4f0c-a3d8-6a6ce1d0f3b1 --config /etc/dxl",
+    ),
+)
 @click.argument("file_id", metavar="ID")
 @folders(required=False)
 @click.option(
     "--config",
     "config_dir",
-    callback=folder,
+    type=FOLDER,
     metavar="DIR",
     help="Folder with dxlclient.config: ID is in the store on that fabric.",
 )

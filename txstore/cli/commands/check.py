@@ -6,10 +6,17 @@ import json
 
 import click
 
-from txstore.cli.options import folders
+from txstore.cli.options import examples, folders
 
 
-@click.command()
+@click.command(
+    short_help="Look whether everything is right; write nothing.",
+    epilog=examples(
+        "txstore check --storage-dir /srv/files",
+        "txstore check --storage-dir /srv/files --deep --json",
+        "txstore check --storage-dir /srv/files --ignore stored-missing",
+    ),
+)
 @folders()
 @click.option("--deep", is_flag=True, help="Read all bytes, staged and lately stored ones.")
 @click.option(

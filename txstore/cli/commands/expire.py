@@ -6,11 +6,17 @@ import json
 
 import click
 
-from txstore.cli.options import duration, folders
+from txstore.cli.options import duration, examples, folders
 from txstore.cli.text import say, shown
 
 
-@click.command()
+@click.command(
+    short_help="Drop the transfers that nobody has gone on with.",
+    epilog=examples(
+        "txstore expire --storage-dir /srv/files",
+        "txstore expire --storage-dir /srv/files --expire-after 12h",
+    ),
+)
 @folders()
 @click.option(
     "--expire-after",

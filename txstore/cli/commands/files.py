@@ -8,10 +8,17 @@ from datetime import datetime, timezone
 import click
 
 from txstore.cli.fabric import connected, fabric_options
+from txstore.cli.options import examples
 from txstore.cli.text import shown
 
 
-@click.command()
+@click.command(
+    short_help="List the stored files.",
+    epilog=examples(
+        "txstore files --config /etc/dxl",
+        "txstore files --config /etc/dxl --json | jq .name",
+    ),
+)
 @fabric_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def files(config_dir: str, topic: str, timeout: float, retry_for: float, as_json: bool) -> None:

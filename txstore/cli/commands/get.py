@@ -9,17 +9,23 @@ import click
 
 from txstore.cli.display import display
 from txstore.cli.fabric import connected, ctrl_c, fabric_options
-from txstore.cli.options import folder
+from txstore.cli.options import FILE, examples
 from txstore.cli.text import human, shown
 from txstore.errors import InterruptedSendError
 
 
-@click.command()
+@click.command(
+    short_help="Get a stored file back.",
+    epilog=examples(
+        "txstore get report.pdf --config /etc/dxl",
+        "txstore get photos/1.jpg --config /etc/dxl --output /tmp/",
+    ),
+)
 @click.argument("name")
 @fabric_options
 @click.option(
     "--output",
-    callback=folder,
+    type=FILE,
     metavar="FILE",
     help="Where to write it, also a folder. [default: NAME's last part]",
 )

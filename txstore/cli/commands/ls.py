@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from txstore.cli.options import folders
+from txstore.cli.options import examples, folders
 from txstore.cli.text import human, shown
 
 if TYPE_CHECKING:
     from txstore import TransferStatus
 
 
-@click.command()
+@click.command(
+    epilog=examples(
+        "txstore ls --storage-dir /srv/files",
+        "txstore ls --storage-dir /srv/files --json | jq '.[].file_id'",
+    )
+)
 @folders()
 @click.option("--json", "as_json", is_flag=True, help="A JSON list, for programs.")
 def ls(storage_dir: str, working_dir: str | None, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import click
 
 from txstore.cli.display import Display, display
 from txstore.cli.interrupts import INTERRUPTED, Interruption
-from txstore.cli.options import folders, segment_size
+from txstore.cli.options import FILE, examples, folders, segment_size
 from txstore.cli.problems import EXPECTED, explain
 from txstore.cli.put import Acked, Checked, Event, Put, Resumed, StartedOver, Stored
 from txstore.cli.sources import source_at, targets
@@ -22,8 +22,15 @@ if TYPE_CHECKING:
     from txstore.source import Source
 
 
-@click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.command(
+    short_help="Store files; run again, it goes on.",
+    epilog=examples(
+        "txstore put report.pdf --storage-dir /srv/files",
+        "txstore put *.jpg --storage-dir /srv/files --name photos/",
+        "txstore put big.iso --storage-dir /srv/files --segment-size 8MiB --durability file",
+    ),
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 @folders()
 @click.option(
     "--name",

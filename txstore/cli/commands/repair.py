@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import click
 
-from txstore.cli.options import folders
+from txstore.cli.options import examples, folders
 
 
-@click.command()
+@click.command(
+    short_help="Mend what `txstore check` finds.",
+    epilog=examples(
+        "txstore repair --storage-dir /srv/files --dry-run",
+        "txstore repair --storage-dir /srv/files",
+    ),
+)
 @folders()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.pass_context

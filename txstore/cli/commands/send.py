@@ -12,6 +12,7 @@ import click
 from txstore.cli.display import display
 from txstore.cli.fabric import FAILED, connected, ctrl_c, fabric_options
 from txstore.cli.interrupts import INTERRUPTED
+from txstore.cli.options import FILE, examples
 from txstore.cli.options import segment_size as size_in_bytes
 from txstore.cli.problems import CommandError, explain
 from txstore.cli.sources import source_at, targets
@@ -50,8 +51,14 @@ def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int
     return size
 
 
-@click.command()
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.command(
+    short_help="Send files; run again, it goes on.",
+    epilog=examples(
+        "txstore send report.pdf --config /etc/dxl",
+        "txstore send *.jpg --config /etc/dxl --to photos/",
+    ),
+)
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
 @fabric_options
 @click.option(
     "--to",

@@ -14,7 +14,7 @@ import click
 
 from txstore.cli.fabric import BAD_CONFIG
 from txstore.cli.interrupts import raise_on_ctrl_c
-from txstore.cli.options import folder
+from txstore.cli.options import FOLDER, examples
 from txstore.cli.problems import explain
 from txstore.cli.text import say, shown
 from txstore.errors import ConfigError, OptionError
@@ -24,8 +24,14 @@ if TYPE_CHECKING:
     from txstore.dxl import ServiceConfig
 
 
-@click.command()
-@click.argument("config_dir", metavar="CONFIG_DIR", callback=folder)
+@click.command(
+    short_help="Store what senders send.",
+    epilog=examples(
+        "txstore serve /etc/dxlfiletransferservice",
+        "txstore serve /etc/dxlfiletransferservice --workers 4",
+    ),
+)
+@click.argument("config_dir", metavar="CONFIG_DIR", type=FOLDER)
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
