@@ -4,6 +4,7 @@ it; and which promise a failed test is about."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -17,6 +18,10 @@ from support import OpenStore, opened_stores, use_memory
 
 def pytest_configure() -> None:
     use_memory()
+    # The command's tests say all of its options; a developer may have some set.
+    for name in ("TXSTORE_STORAGE_DIR", "TXSTORE_WORKING_DIR", "TXSTORE_CONFIG"):
+        os.environ.pop(name, None)
+    os.environ["TXSTORE_CONFIG_FILE"] = os.devnull
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from importlib import import_module
 import click
 
 from txstore import __version__
+from txstore.cli.options import FILE
+from txstore.cli.settings import default_file, from_file, give_variables, tell_source
 
 #: The commands as the help shows them.
 GROUPS = {
@@ -33,7 +35,26 @@ class _Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return super().get_command(ctx, cmd_name)
         command: click.Command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        give_variables(command)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        path = ctx.params.get("config_file")
+        # Help is shown whatever the file says, and may be about that.
+        wants_help = set(ctx.help_option_names) & set(rest)
+        if command is not None and path and not wants_help and not ctx.resilient_parsing:
+            ctx.default_map = {str(command.name): from_file(path, command, ctx)}
+        return name, command, rest
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except click.BadParameter as error:
+            tell_source(error)
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         # Each group's texts begin in the same column.
@@ -53,8 +74,19 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="`txstore COMMAND --help` tells the options of a command, and shows examples.",
+    epilog=(
+        "`txstore COMMAND --help` tells the options of a command, and shows examples. An option may"
+        " also be set by a variable, as --storage-dir is by TXSTORE_STORAGE_DIR, or in the file."
+    ),
+)
+@click.option(
+    "--config-file",
+    envvar="TXSTORE_CONFIG_FILE",
+    type=FILE,
+    default=default_file,
+    metavar="FILE",
+    help="TOML file with options. [default: ~/.config/txstore/config.toml, if it is there]",
 )
 @click.version_option(__version__, message="%(prog)s %(version)s")
-def txstore() -> None:
+def txstore(**_: object) -> None:
     """Store files so that they survive being interrupted at any moment."""

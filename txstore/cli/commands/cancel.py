@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from txstore.cli.options import FOLDER, examples, folders, topic_option
+from txstore.cli.settings import is_on_fabric
 from txstore.cli.text import human, say, shown
 from txstore.errors import LockTimeoutError, StagingDamagedError
 
@@ -37,7 +38,9 @@ _RETRY_FOR = 60.0
 @topic_option(
     help="With --config, topic of the store. [default: that of the file transfer service]"
 )
+@click.pass_context
 def cancel(
+    ctx: click.Context,
     file_id: str,
     storage_dir: str | None,
     working_dir: str | None,
@@ -48,15 +51,11 @@ def cancel(
 
     The store is the one in --storage-dir, or with --config the one on a fabric.
     """
-    if config_dir is not None:
-        if storage_dir is not None or working_dir is not None:
-            raise click.UsageError("--config goes with neither --storage-dir nor --working-dir.")
+    if is_on_fabric(ctx):
+        assert config_dir is not None
         _cancel_on_fabric(file_id, config_dir, topic)
         return
-    if storage_dir is None:
-        raise click.UsageError("one of --storage-dir and --config is required.")
-    if topic is not None:
-        raise click.UsageError("--topic goes with --config only.")
+    assert storage_dir is not None
     from txstore.cli.storage import existing
 
     with existing(storage_dir, working_dir) as store:
