@@ -9,11 +9,14 @@ import time
 from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from counted import COUNTED
 from support import OpenStore, opened_stores, use_memory
+
+if TYPE_CHECKING:
+    from cluster_servers import Cluster
 
 
 def pytest_configure() -> None:
@@ -33,6 +36,15 @@ def storage(tmp_path: Path) -> Path:
 def manager(tmp_path: Path) -> Iterator[OpenStore]:
     with opened_stores(tmp_path / "storage") as open_store:
         yield open_store
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """An empty place in an object store, and an empty database."""
+    from cluster_servers import fresh_cluster  # slow to import, and most tests do without
+
+    with fresh_cluster() as found:
+        yield found
 
 
 @pytest.fixture

