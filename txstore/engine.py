@@ -13,6 +13,7 @@ from typing import Protocol
 from txstore.checks import Finding
 from txstore.deadline import Deadline
 from txstore.protocol.event import Consumer, Event
+from txstore.protocol.names import NameRules
 from txstore.protocol.request import SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.status import TransferStatus
@@ -79,6 +80,7 @@ class Engine(Protocol):
 
     :ivar storage_dir: where files are stored, so that a later process finds it
     :ivar working_dir: likewise, where unfinished transfers are
+    :ivar names: what the name of a stored file must look like
     :ivar events: what is told of transfers that ended
     :ivar spoilt: set where a call was cut off in the middle, so that nothing kept in memory is
         known to be right; the engine is used by nobody else then, and abandoned after its last call
@@ -86,6 +88,7 @@ class Engine(Protocol):
 
     storage_dir: str
     working_dir: str
+    names: NameRules
     spoilt: bool
 
     @property

@@ -286,10 +286,30 @@ class StoreDiskError(TxStoreError, OSError):
 
 
 class JournalError(StoreDiskError):
-    """SQLite could not read or write the journal.  Its own error is the ``__cause__``.
+    """SQLite, or PostgreSQL, could not read or write the journal.  Its own error is the
+    ``__cause__``.
 
     After a write, whether it took place shows when the transfer's status is asked for.
     """
+
+
+class ObjectStoreError(StoreDiskError):
+    """The object store failed, for longer than ``lock_timeout`` or for good.  Its library's own
+    error is the ``__cause__``.
+
+    What was acknowledged stays, and the same message can be sent again.
+    """
+
+
+class MissingExtraError(TxStoreError, ImportError):
+    """A library is not installed that such a store needs.
+
+    :ivar extra: the extra of txstore that brings it
+    """
+
+    def __init__(self, extra: str, needs: str) -> None:
+        super().__init__(f"{needs} needs: pip install 'txstore[{extra}]'")
+        self.extra = extra
 
 
 class JournalDamagedError(JournalError):

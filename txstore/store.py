@@ -13,9 +13,17 @@ from types import TracebackType
 from typing import NoReturn, TypeVar, overload
 
 from txstore.checks import Finding
+from txstore.cluster.addresses import ServerURL, is_cluster
+from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.engine import Engine
-from txstore.errors import LockTimeoutError, StoreClosedError, StoreNotPicklableError, TxStoreError
+from txstore.errors import (
+    LockTimeoutError,
+    MissingExtraError,
+    StoreClosedError,
+    StoreNotPicklableError,
+    TxStoreError,
+)
 from txstore.events.feed import Consuming, Delivery, Feed, Look
 from txstore.inspection import StoreInspector
 from txstore.limits import Limits
@@ -25,7 +33,6 @@ from txstore.options import Durability, Level, consumer_name, count, file_mode, 
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
 from txstore.protocol.event import Consumer, Event
-from txstore.protocol.names import NameRules
 from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.status import TransferStatus
@@ -50,9 +57,10 @@ class FileStoreManager:
     used on both sides of a fork, and after all descriptors were closed: it opens anew then.  It
     cannot be pickled.  ``with`` closes it at the end.
 
-    :param storage_dir: folder below which files are stored; made if missing
-    :param working_dir: folder for unfinished transfers and the journal; made if missing.  By
-        default ``<storage_dir>/.workdir``
+    :param storage_dir: folder below which files are stored; made if missing.  Over many hosts
+        ``"s3://bucket/prefix"``
+    :param working_dir: ``"postgresql://..."`` then; otherwise folder for unfinished transfers and
+        the journal; made if missing.  By default ``<storage_dir>/.workdir``
     :param durability: what survives a power loss: ``"segment"`` (every acknowledged segment),
         ``"file"`` (every acknowledged ``store`` and ``cancel``), or ``"none"`` (nothing; for tests
         and scratch data).  A crash of the process takes nothing acknowledged, at any level
@@ -66,9 +74,9 @@ class FileStoreManager:
     :param allow_network_fs: accept a working dir on a network file system; the caller promises
         that only one machine ever uses it
     :param limits: what is taken at most; by default nothing is limited
-    :param disk: the operating system's calls; tests pass their own
-    :ivar storage_dir: absolute path of the storage dir
-    :ivar working_dir: absolute path of the working dir
+    :param disk: the operating system's calls, or those to the two servers; tests pass their own
+    :ivar storage_dir: absolute path of the storage dir, or its URL
+    :ivar working_dir: absolute path of the working dir, or its URL without a password
     :raises OptionError: an option cannot have that value (a ``ValueError``)
     :raises StoreMismatchError: the two folders do not belong together (a ``ValueError``)
     :raises PermissionError: a folder cannot be made for lack of permission
@@ -77,6 +85,8 @@ class FileStoreManager:
     :raises UnfitFileSystemError: the file system lacks a call that the promises rest on
     :raises PathTooLongError: SQLite cannot open paths as long as the working dir's (an ``OSError``)
     :raises UnsupportedPlatformError: this is no POSIX system (an ``OSError``)
+    :raises MissingExtraError: the libraries for two servers are not installed (an ``ImportError``)
+    :raises ObjectStoreError: the object store cannot be used (an ``OSError``)
     :raises JournalError: SQLite cannot open the journal (an ``OSError``)
     :raises JournalDamagedError: the journal is damaged; nothing was changed
     :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
@@ -98,8 +108,10 @@ class FileStoreManager:
         mode: int = 0o600,
         allow_network_fs: bool = False,
         limits: Limits | None = None,
-        disk: Disk | None = None,
+        disk: Disk | Servers | None = None,
     ) -> None:
+        if is_cluster(storage_dir, working_dir) and working_dir is not None:
+            working_dir = ServerURL(os.fspath(working_dir))
         self._lock_timeout = seconds("lock_timeout", lock_timeout)
         options = Options(
             storage_dir,
@@ -113,18 +125,21 @@ class FileStoreManager:
             file_mode(mode),
             allow_network_fs,
             limits or Limits(),
-            disk or Disk(),
+            disk if isinstance(disk, Disk) else Disk(),
         )
+        self._servers = disk if isinstance(disk, Servers) else None
         self._closed = False
-        self._engine: Engine = LocalEngine(options)
+        self._engine: Engine = _open(options, self._servers)
         engine = self._engine
         # Plain attributes: subclasses made for upstream's class set ones of these names.
         self.storage_dir, self.working_dir = engine.storage_dir, engine.working_dir
         # Absolute ones, since a daemon changes its folder.
-        self._options = options._replace(
-            storage_dir=engine.storage_dir, working_dir=engine.working_dir
-        )
-        self._rules = NameRules(engine.storage_dir, engine.working_dir)
+        if not isinstance(working_dir, ServerURL):
+            options = options._replace(
+                storage_dir=engine.storage_dir, working_dir=engine.working_dir
+            )
+        self._options = options
+        self._rules = engine.names
         self._calls: Calls[Engine] = Calls()
 
     @staticmethod
@@ -384,9 +399,22 @@ class FileStoreManager:
             raise LockTimeoutError(self.working_dir, deadline.timeout)
         try:
             if self._engine is old:
-                self._engine = LocalEngine(self._options._replace(lock_timeout=deadline.left()))
+                self._engine = _open(
+                    self._options._replace(lock_timeout=deadline.left()), self._servers
+                )
         finally:
             self._calls.opening.release()
+
+
+def _open(options: Options, servers: Servers | None) -> Engine:
+    """Open the engine for what the options name: two folders, or two servers."""
+    if not isinstance(options.working_dir, ServerURL):
+        return LocalEngine(options)
+    try:
+        from txstore.cluster.engine import ClusterEngine
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("cluster", "A store over PostgreSQL and an object store") from error
+    return ClusterEngine(options, servers)
 
 
 def _is_told(error: BaseException) -> bool:

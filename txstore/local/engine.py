@@ -49,6 +49,7 @@ from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.admission import Quota
 from txstore.protocol.constants import FileStoreResultProp
+from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
@@ -102,6 +103,7 @@ class LocalEngine:
             belongings.keep(home, home.close)
             belongings.check(home.has_descriptors)
             self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
+            self.names = NameRules(home.storage_dir, home.working_dir)
             self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode)
             belongings.keep(locks, locks.close)
             # Before any is held: a child of another thread must not keep it.

@@ -1,0 +1,372 @@
+"""What a manager has opened in one process, and one request from top to bottom.
+
+Each call is attempted until it is known how it went: every attempt first reads what is there.  So a
+commit whose answer was lost is found out before anything is answered from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
+from datetime import timezone
+from typing import Protocol, TypeVar
+
+from txstore.checks import Finding
+from txstore.cluster import records
+from txstore.cluster.addresses import read_bucket
+from txstore.cluster.events import ClusterEvents
+from txstore.cluster.journal import Journal
+from txstore.cluster.keys import KeyRules
+from txstore.cluster.objects import MARKER, Objects
+from txstore.cluster.parts import Parts
+from txstore.cluster.publish import Publisher
+from txstore.cluster.records import Completion, Transfer
+from txstore.cluster.retry import ChangedError, TransientError, retrying
+from txstore.cluster.segments import Appender, UnsettledError
+from txstore.cluster.servers import Servers
+from txstore.cluster.upgrade import make_current
+from txstore.deadline import Deadline
+from txstore.errors import OptionError, RequestError, StoreMismatchError, TakenOverError
+from txstore.limits import Limits
+from txstore.options import Durability
+from txstore.process import forks
+from txstore.protocol.constants import FileStoreResultProp
+from txstore.protocol.names import NameRules
+from txstore.protocol.request import SegmentRequest
+from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
+from txstore.protocol.status import TransferStatus
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Options(Protocol):
+    """What an engine is opened with; the manager's own options, checked."""
+
+    @property
+    def storage_dir(self) -> str | os.PathLike[str]: ...
+    @property
+    def working_dir(self) -> str | os.PathLike[str] | None: ...
+    @property
+    def level(self) -> Durability: ...
+    @property
+    def lock_timeout(self) -> float: ...
+    @property
+    def expire_after(self) -> float: ...
+    @property
+    def keep_completed(self) -> float: ...
+    @property
+    def keep_events(self) -> float: ...
+    @property
+    def max_events(self) -> int: ...
+    @property
+    def limits(self) -> Limits: ...
+
+
+class ClusterEngine:
+    """The opened parts of a manager.  Thread-safe; of the process that opened it.
+
+    :param servers: the calls to the two servers; tests pass their own
+    """
+
+    spoilt = False
+
+    def __init__(self, options: Options, servers: Servers | None = None) -> None:
+        self._process = forks.here()
+        self._servers = servers = servers or Servers()
+        self._limits = options.limits
+        if self._limits.min_free is not None:
+            raise OptionError(
+                "min_free is for a store in two folders: an object store does not say what it has"
+                " free.",
+                option="min_free",
+                received=self._limits.min_free,
+            )
+        assert options.working_dir is not None
+        bucket = read_bucket(options.storage_dir)
+        self.storage_dir = bucket.url
+        self.names: NameRules = KeyRules(bucket)
+        deadline = Deadline(options.lock_timeout)
+        with ExitStack() as failed:
+            url = os.fspath(options.working_dir)
+            self._journal = journal = Journal(url, servers, options.lock_timeout)
+            failed.callback(journal.abandon)
+            self.working_dir = journal.where
+            self._objects = objects = Objects(bucket, servers, options.lock_timeout)
+            failed.callback(objects.close)
+            storage = f"s3://{bucket.name}/{bucket.prefix}"  # wherever its server is
+            conditional = self._retrying(lambda: self._open(storage, deadline), deadline)
+            self._parts = Parts(journal, objects, bucket.part_size)
+            self._appender = Appender(journal, self._parts, options.limits, options.level)
+            self._publisher = Publisher(journal, objects, self._parts, conditional=conditional)
+            self.events = ClusterEvents(journal, servers, options.max_events)
+            forks.disown_in_children(self)
+            failed.pop_all()
+
+    def _open(self, storage: str, deadline: Deadline) -> bool:
+        """Make the store, unless it is there; whether the object store keeps conditions."""
+        make_current(self._journal, deadline)
+        with self._journal.transaction(deadline) as at:
+            found = records.identity(at)
+        if found is None:
+            conditional = self._keeps_conditions(deadline)
+            with self._journal.transaction(deadline) as at:
+                records.make_identity(at, uuid.uuid4().hex, storage, conditional=conditional)
+                found = records.identity(at)
+        assert found is not None
+        store_id, recorded, conditional = found
+        self._journal.salt = store_id.encode()
+        marker = self._objects.head(MARKER, deadline)
+        if marker is None and recorded == storage:
+            self._objects.put_new(MARKER, b"", deadline, token=store_id)
+            marker = self._objects.head(MARKER, deadline)
+        if recorded != storage or marker is None or marker.token != store_id:
+            raise StoreMismatchError(
+                f"The journal {self.working_dir} and the storage {self.storage_dir} do not belong"
+                f" together: the journal is that of {recorded!r}. Use the pair that belongs"
+                " together.",
+                storage_dir=self.storage_dir,
+                working_dir=self.working_dir,
+            )
+        return conditional
+
+    def _keeps_conditions(self, deadline: Deadline) -> bool:
+        """Whether a PUT that is to make an object leaves one alone that is there."""
+        probe = f"{MARKER}-{uuid.uuid4().hex}"
+        try:
+            first = self._objects.put_new(probe, b"", deadline, token="first")
+            return first and not self._objects.put_new(probe, b"", deadline, token="second")
+        finally:
+            self._objects.delete([probe], deadline)
+
+    def is_usable(self) -> bool:
+        """Whether nothing is known against it, and this is the process that opened it."""
+        return not self.spoilt and forks.is_here(self._process)
+
+    def let_go(self) -> None:
+        """After a call of this thread failed: a connection was let go of where it failed."""
+
+    def abandon(self) -> None:
+        """Let go of everything without waiting for anybody."""
+        self.events.close()
+        self._journal.abandon(close=forks.is_here(self._process))
+        self._objects.close()
+
+    def disown(self) -> None:
+        """In a forked child: the connections are the parent's."""
+        self.events.disown()
+        self._journal.abandon(close=False)
+
+    def close(self) -> None:
+        """Let go of everything in good order.  No call is inside."""
+        self.abandon()
+
+    # --- the protocol ------------------------------------------------------------------------
+
+    def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
+        """Take one message of a transfer."""
+        if request.store is None:
+            self._attempt(request, lambda: self._appender.take(request, deadline), deadline)
+            return FileStoreSegmentResult(request.file_id, request.number)
+        last = _Last()
+        self._attempt(request, lambda: self._take_last(request, last, deadline), deadline)
+        return FileStoreSegmentResult(request.file_id, request.number, FileStoreResultProp.STORE)
+
+    def cancel(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
+        """Drop an unfinished transfer."""
+        last = _Last()
+        segments = self._attempt(request, lambda: self._cancel(request, last, deadline), deadline)
+        return FileStoreSegmentResult(request.file_id, segments, FileStoreResultProp.CANCEL)
+
+    def _attempt(self, request: SegmentRequest, work: Callable[[], T], deadline: Deadline) -> T:
+        """Do some work until it is known how it went."""
+
+        def attempt() -> T:
+            try:
+                return work()
+            except UnsettledError as error:
+                self._publisher.settle(error.row, deadline)
+            except ChangedError:
+                pass
+            if deadline.left() == 0:
+                raise TakenOverError(self.working_dir, request.file_id)
+            return attempt_again()
+
+        def attempt_again() -> T:
+            raise TransientError(TakenOverError(self.working_dir, request.file_id))
+
+        return self._retrying(attempt, deadline)
+
+    def _retrying(self, work: Callable[[], T], deadline: Deadline) -> T:
+        return retrying(work, deadline, self._servers)
+
+    def _take_last(self, request: SegmentRequest, last: _Last, deadline: Deadline) -> None:
+        """A last message; its transfer's row is not locked, but each step on it is guarded."""
+        claim = request.store
+        assert claim is not None
+        with self._journal.transaction(deadline) as at:
+            row = records.find(at, request.file_id)
+        if row is not None and row.publish_token is not None:
+            raise UnsettledError(row)
+        if row is None and last.refused is not None:
+            raise last.refused  # this very message ended it
+        known = Known(row.segments, row.offset) if row is not None else Known(0)
+        while isinstance(step := decide(request, known, self._limits), Fact):
+            if step is Fact.CONTENT:
+                hasher = self._parts.hasher(row, deadline)
+                hasher.update(request.payload)
+                known = replace(known, content=(hasher.total, hasher.digest()))
+            else:
+                assert step is Fact.ANSWERED
+                known = replace(known, answered=self._is_answered(request, deadline))
+        if isinstance(step, Refusal):
+            if step.ends and row is not None:
+                last.refused = step.error
+                self._drop(row, deadline)
+            raise step.error
+        if step is Step.STORE:
+            self._publisher.publish_whole(request, claim, deadline)
+        elif step is Step.FINISH:
+            assert row is not None
+            self._publisher.finish(row, request, claim, deadline)
+
+    def _drop(self, row: Transfer, deadline: Deadline) -> None:
+        with self._journal.transaction(deadline) as at:
+            keys = [one.key for one in records.parts(at, row.id)]
+            if not records.drop(at, row):
+                raise ChangedError
+        self._parts.discard(keys, deadline)
+
+    def _is_answered(self, request: SegmentRequest, deadline: Deadline) -> bool:
+        """Whether an equal last message was carried out, and can still be answered for."""
+        claim = request.store
+        assert claim is not None
+        last = hashlib.sha256(request.payload).digest()
+        with self._journal.transaction(deadline) as at:
+            equal = [
+                done
+                for done in records.completions(at, request.file_id)
+                if (done.segments, done.path, done.size, done.sha256, done.last)
+                == (request.number, claim.path, claim.size, claim.sha256, last)
+            ]
+            latest = records.latest_at(at, claim.path) if equal else None
+        if not equal:
+            return False
+        if request.number > 1 or (latest is not None and latest > equal[0].id):
+            return True
+        return self._publisher.is_as_published(equal[0], deadline)
+
+    def _cancel(self, request: SegmentRequest, last: _Last, deadline: Deadline) -> int:
+        with self._journal.transaction(deadline) as at:
+            row = records.lock(at, request.file_id)
+            if row is None:
+                # An attempt whose answer was lost may have dropped it.
+                ended = None if last.dropping is None else records.ended(at, last.dropping)
+                return ended[1] if ended is not None and ended[0] == "cancelled" else 0
+            if row.publish_token is not None:
+                raise UnsettledError(row)
+            last.dropping = row.id
+            keys = [one.key for one in records.parts(at, row.id)]
+            if not records.drop(at, row):
+                raise ChangedError
+            records.dropped(at, "cancelled", row, request.sender)
+        logger.info("Transfer %r was cancelled at segment %d", row.file_id, row.segments)
+        self._parts.discard(keys, deadline)
+        return row.segments
+
+    # --- looking, and ends -------------------------------------------------------------------
+
+    def transfers(self, prefix: str, deadline: Deadline) -> list[TransferStatus]:
+        """The unfinished transfers whose ids begin with a text, oldest first."""
+
+        def work() -> list[TransferStatus]:
+            with self._journal.transaction(deadline) as at:
+                return [_of_transfer(row) for row in records.transfers(at, prefix)]
+
+        return self._retrying(work, deadline)
+
+    def count_transfers(self, deadline: Deadline) -> int:
+        """How many unfinished transfers there are."""
+
+        def work() -> int:
+            with self._journal.transaction(deadline) as at:
+                return records.count(at)
+
+        return self._retrying(work, deadline)
+
+    def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
+        """One transfer, settled first."""
+
+        def work() -> TransferStatus | None:
+            with self._journal.transaction(deadline) as at:
+                row = records.find(at, file_id)
+                done = records.completions(at, file_id) if row is None else []
+            if row is not None and row.publish_token is not None:
+                raise UnsettledError(row)
+            if row is not None:
+                return _of_transfer(row)
+            return _of_completion(done[0]) if done else None
+
+        return self._attempt(SegmentRequest(file_id, 0, b""), work, deadline)
+
+    def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
+        """The hash of a stored file, as its metadata says."""
+        del found  # what is there now is asked for
+        there = self._retrying(lambda: self._objects.head(path, deadline), deadline)
+        return None if there is None or there.token is None else there.sha256
+
+    def expire(self, deadline: Deadline) -> list[str]:
+        """Drop all transfers whose time has passed; their ids."""
+        del deadline
+        return []
+
+    def mend(self, found: Finding, deadline: Deadline) -> bool:
+        """Mend what a check found."""
+        del found, deadline
+        return False
+
+
+class _Last:
+    """What an attempt at a call was about to do when its answer was lost.
+
+    :ivar refused: the error of a message that ended its transfer
+    :ivar dropping: key of the row that was to be dropped
+    """
+
+    refused: RequestError | None = None
+    dropping: int | None = None
+
+
+def _of_transfer(row: Transfer) -> TransferStatus:
+    status = TransferStatus(
+        file_id=row.file_id,
+        segments_received=row.segments,
+        bytes_received=row.offset,
+        sha256=None,
+        created_at=row.created_at.astimezone(timezone.utc),
+        updated_at=row.updated_at.astimezone(timezone.utc),
+        state="receiving" if row.publish_path is None else "publishing",
+    )
+    # In a list of many transfers that nobody asks it of, it would take most of the time.
+    status.__dict__["_hashed"] = row.state
+    del status.__dict__["sha256"]
+    return status
+
+
+def _of_completion(done: Completion) -> TransferStatus:
+    return TransferStatus(
+        file_id=done.file_id,
+        segments_received=done.segments,
+        bytes_received=done.size,
+        sha256=done.sha256.hex(),
+        created_at=done.created_at.astimezone(timezone.utc),
+        updated_at=done.completed_at.astimezone(timezone.utc),
+        state="stored",
+    )

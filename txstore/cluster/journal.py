@@ -1,0 +1,240 @@
+"""Connections to PostgreSQL, transactions on them, and what their errors mean."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.pool import QueuePool
+
+from txstore.cluster.addresses import without_secrets
+from txstore.cluster.retry import TransientError
+from txstore.cluster.servers import Servers
+from txstore.deadline import Deadline
+from txstore.errors import JournalError, LockTimeoutError
+
+#: Connections that are kept, and that there may be besides.
+_KEPT, _MORE = 8, 56
+#: Seconds that a call to PostgreSQL is given at least, however late it is.
+_LEAST = 0.1
+#: Seconds after which PostgreSQL ends a transaction of a worker that is paused or gone: nobody
+#: waits for it longer than that.
+_IDLE = 10
+
+_LOCK_TIMEOUT = "55P03"
+#: What passes: the transaction was ended for another one's sake, or the server is busy or on its
+#: way up, down or over to another host.
+_PASSING = ("40", "08", "57P", "25P03", "53300", "25006", "55006", "58000")
+_NUMBERS = {
+    "53100": errno.ENOSPC,
+    "53200": errno.ENOMEM,
+    "53300": errno.EAGAIN,
+    "25006": errno.EROFS,
+    "28": errno.EACCES,
+    "42501": errno.EACCES,
+    "3D": errno.ENOENT,
+    "40": errno.EAGAIN,
+}
+
+
+def _bound(connection: Any) -> None:
+    """Have nothing be waited for on a connection beyond the end of a call: a server that is
+    stopped, or a network that swallows everything, answers never."""
+    wait = connection.wait
+
+    def bounded(waiting: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        deadline: Deadline | None = connection.deadline
+        if deadline is not None:
+            timeout = deadline.left() + _LEAST
+        try:
+            return wait(waiting, interval, timeout)
+        except psycopg.errors._WaitTimeout as error:
+            connection.pgconn.finish()  # what comes now would be taken for the next answer
+            raise psycopg.OperationalError("PostgreSQL did not answer in time") from error
+
+    connection.deadline, connection.wait = None, bounded
+
+
+class Journal:
+    """The connections of one process.  Thread-safe; ``abandon`` in a forked child.
+
+    :param url: as libpq takes it
+    :ivar where: the URL, without secrets
+    """
+
+    def __init__(self, url: str, servers: Servers, lock_timeout: float) -> None:
+        self.where = without_secrets(url)
+        # What libpq reads itself: environment, .pgpass, services, all parameters of the URL.
+        self._url = "postgresql://" + url.partition("://")[2]
+        self._servers, self._timeout = servers, lock_timeout
+        self._engine = sa.create_engine(
+            "postgresql+psycopg://",
+            creator=self._open,
+            poolclass=QueuePool,
+            pool_size=_KEPT,
+            max_overflow=_MORE,
+            pool_timeout=max(lock_timeout, _LEAST),
+            hide_parameters=True,  # bytes and names of senders are not for logs
+        )
+        self._mine = threading.local()
+        self.salt = b""
+
+    def _open(self) -> Any:
+        deadline = getattr(self._mine, "deadline", None) or Deadline(self._timeout)
+
+        def opening() -> Any:
+            connection: Any = psycopg.connect(
+                self._url,
+                connect_timeout=max(2, int(deadline.left())),
+                autocommit=True,
+                keepalives_idle=10,
+                keepalives_interval=5,
+                keepalives_count=3,
+                application_name="txstore",
+            )
+            with connection.cursor() as cursor:
+                cursor.execute(_SETTINGS)
+            connection.autocommit = False
+            _bound(connection)
+            return connection
+
+        return self._servers.connect(opening)
+
+    def abandon(self, *, close: bool = True) -> None:
+        """Let go of all connections.
+
+        :param close: not in a forked child, whose parent has them still
+        """
+        self._engine.dispose(close=close)
+
+    # --- using a connection ------------------------------------------------------------------
+
+    @contextmanager
+    def connected(self, deadline: Deadline) -> Iterator[sa.Connection]:
+        """A connection, for a few transactions; in none of them yet.
+
+        :raises TransientError: it was lost on the way
+        :raises JournalError: PostgreSQL failed
+        """
+        self._mine.deadline = deadline
+        try:
+            connection = self._engine.connect()
+        except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
+            raise self._translated(error) from error
+        driver: Any = connection.connection.driver_connection
+        driver.deadline = deadline
+        try:
+            yield connection
+        except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
+            _drop(connection)
+            raise self._translated(error) from error
+        except BaseException as error:
+            # An error of ours struck between statements; any other, anywhere.
+            if not isinstance(error, (ValueError, OSError)) or connection.in_transaction():
+                _rolled_back(connection)
+            raise
+        finally:
+            driver.deadline = None
+            connection.close()
+
+    @contextmanager
+    def transaction(self, deadline: Deadline, *, lazily: bool = False) -> Iterator[Transaction]:
+        """A transaction on a connection of its own: committed at the end, or not at all.
+
+        :param lazily: do not wait until it is on PostgreSQL's disk
+        """
+        with (
+            self.connected(deadline) as connection,
+            self.within(connection, deadline, lazily=lazily) as transaction,
+        ):
+            yield transaction
+
+    @contextmanager
+    def within(
+        self, connection: sa.Connection, deadline: Deadline, *, lazily: bool = False
+    ) -> Iterator[Transaction]:
+        """A transaction on a connection that is there."""
+        transaction = Transaction(connection, self._servers)
+        milliseconds = max(1, int(max(deadline.left(), _LEAST) * 1000))
+        settings = {"timeout": f"{min(milliseconds, 2**31 - 1)}"}
+        transaction.run(_LAZY if lazily else _BOUNDED, settings)
+        try:
+            yield transaction
+        except BaseException:
+            _rolled_back(connection)
+            raise
+        self._servers.commit(connection)
+
+    def _translated(self, error: Exception) -> Exception:
+        """What an error of PostgreSQL's or its libraries' means."""
+        original = getattr(error, "orig", None) or error
+        state = str(getattr(original, "sqlstate", None) or "")
+        if state == _LOCK_TIMEOUT or isinstance(error, sa.exc.TimeoutError):
+            return LockTimeoutError(self.where, self._timeout)
+        number = next((n for s, n in _NUMBERS.items() if state.startswith(s)), errno.EIO)
+        lost = not state and isinstance(original, psycopg.OperationalError)
+        if lost:
+            number = errno.ECONNRESET
+        text = str(original).strip().splitlines()
+        told = JournalError(
+            number, f"PostgreSQL failed: {text[0] if text else type(original).__name__}", self.where
+        )
+        told.__cause__ = error
+        if lost or state.startswith(_PASSING):
+            return TransientError(told)
+        return told
+
+    # --- locks that outlast a transaction ----------------------------------------------------
+
+    def key(self, kind: str, name: str) -> int:
+        """The number of an advisory lock of this store's."""
+        text = b"\0".join([self.salt, kind.encode(), name.encode()])
+        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big", signed=True)
+
+
+_SETTINGS = f"""
+SELECT set_config('synchronous_commit', 'on', false)
+    WHERE current_setting('synchronous_commit') IN ('off', 'local');
+SET idle_in_transaction_session_timeout = '{_IDLE}s';
+SET timezone = 'UTC';
+SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 5; SET tcp_keepalives_count = 3;
+"""
+_BOUNDED = sa.text("SELECT set_config('lock_timeout', :timeout, true)")
+_LAZY = sa.text(
+    "SELECT set_config('lock_timeout', :timeout, true),"
+    " set_config('synchronous_commit', 'off', true)"
+)
+
+
+def _rolled_back(connection: sa.Connection) -> None:
+    try:
+        connection.rollback()
+    except (sa.exc.SQLAlchemyError, psycopg.Error):
+        _drop(connection)
+
+
+def _drop(connection: sa.Connection) -> None:
+    """Close a connection whose state is not known; PostgreSQL frees its locks."""
+    try:
+        connection.invalidate()
+    except (sa.exc.SQLAlchemyError, psycopg.Error):
+        return
+
+
+class Transaction:
+    """A transaction that is under way.  Of one thread."""
+
+    def __init__(self, connection: sa.Connection, servers: Servers) -> None:
+        self.connection, self._servers = connection, servers
+
+    def run(
+        self, statement: sa.Executable, values: Mapping[str, Any] | None = None
+    ) -> sa.CursorResult[Any]:
+        """Have a statement carried out."""
+        return self._servers.execute(self.connection, statement, values or {})
