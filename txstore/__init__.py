@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from txstore.protocol.constants import FileStoreProp, FileStoreResultProp, HashType
     from txstore.protocol.event import Consumer, Event
-    from txstore.protocol.status import TransferStatus
+    from txstore.protocol.status import Totals, TransferStatus
     from txstore.store import FileStoreManager, FileStoreSegmentResult
 
 __version__ = "0.1.0"
@@ -25,6 +25,7 @@ _HOMES = {
     "FileStoreResultProp": "constants",
     "FileStoreSegmentResult": "store",
     "HashType": "constants",
+    "Totals": "protocol.status",
     "TransferStatus": "protocol.status",
 }
 
@@ -36,6 +37,7 @@ __all__ = [
     "FileStoreResultProp",
     "FileStoreSegmentResult",
     "HashType",
+    "Totals",
     "TransferStatus",
 ]
 

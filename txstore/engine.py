@@ -16,7 +16,7 @@ from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
-from txstore.protocol.status import TransferStatus
+from txstore.protocol.status import Totals, TransferStatus
 
 
 class Turn(Protocol):
@@ -112,6 +112,10 @@ class Engine(Protocol):
 
     def count_transfers(self, deadline: Deadline) -> int:
         """How many unfinished transfers there are."""
+        ...
+
+    def totals(self, deadline: Deadline) -> Totals:
+        """What there is in all: unfinished transfers, events, room."""
         ...
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:

@@ -29,20 +29,21 @@ from txstore.inspection import StoreInspector
 from txstore.limits import Limits
 from txstore.local.engine import LocalEngine, Options
 from txstore.local.files.disk import Disk
+from txstore.metrics import Metrics, observed
 from txstore.options import Durability, Level, consumer_name, count, file_mode, seconds
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
 from txstore.protocol.result import FileStoreSegmentResult
-from txstore.protocol.status import TransferStatus
+from txstore.protocol.status import Totals, TransferStatus
 
 if sys.version_info >= (3, 11):
     from typing import Self
 else:
     from typing_extensions import Self  # which comes with SQLAlchemy
 
-__all__ = ["FileStoreManager", "FileStoreSegmentResult", "TransferStatus"]
+__all__ = ["FileStoreManager", "FileStoreSegmentResult", "Totals", "TransferStatus"]
 
 T = TypeVar("T")
 
@@ -75,6 +76,7 @@ class FileStoreManager:
         that only one machine ever uses it
     :param limits: what is taken at most; by default nothing is limited
     :param disk: the operating system's calls, or those to the two servers; tests pass their own
+    :param metrics: hears of what is done and how long it takes; by default nobody does
     :ivar storage_dir: absolute path of the storage dir, or its URL
     :ivar working_dir: absolute path of the working dir, or its URL without a password
     :raises OptionError: an option cannot have that value (a ``ValueError``)
@@ -109,6 +111,7 @@ class FileStoreManager:
         allow_network_fs: bool = False,
         limits: Limits | None = None,
         disk: Disk | Servers | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         if is_cluster(storage_dir, working_dir) and working_dir is not None:
             working_dir = ServerURL(os.fspath(working_dir))
@@ -126,7 +129,9 @@ class FileStoreManager:
             allow_network_fs,
             limits or Limits(),
             disk if isinstance(disk, Disk) else Disk(),
+            metrics,
         )
+        self._metrics = metrics
         self._servers = disk if isinstance(disk, Servers) else None
         self._closed = False
         self._engine: Engine = _open(options, self._servers)
@@ -170,6 +175,11 @@ class FileStoreManager:
             the same message can be sent again
         :raises StoreClosedError: the manager is closed
         """
+        if self._metrics is not None:
+            return observed(self._metrics, self._store_segment, message)
+        return self._store_segment(message)
+
+    def _store_segment(self, message: Message) -> FileStoreSegmentResult:
         request = parse(message, self._rules)
         return self._run(lambda engine, deadline: engine.store_segment(request, deadline))
 
@@ -187,6 +197,13 @@ class FileStoreManager:
     def count_transfers(self) -> int:
         """How many unfinished transfers there are.  Quicker than listing them."""
         return self._run(lambda engine, deadline: engine.count_transfers(deadline))
+
+    def totals(self) -> Totals:
+        """What the store has in all: unfinished transfers, events not seen, room on the disk.
+
+        Quick enough to be asked every few seconds (some ms with 10,000 transfers).
+        """
+        return self._run(lambda engine, deadline: engine.totals(deadline))
 
     def status(self, file_id: str) -> TransferStatus | None:
         """One transfer.  What a crash left of it is settled first, so the answer can be built on.

@@ -29,6 +29,7 @@ LIBRARIES = {
     "psycopg": {"cluster"},
     "boto3": {"cluster"},
     "botocore": {"cluster"},
+    "prometheus_client": {"metrics"},
 }
 
 

@@ -22,6 +22,7 @@ from txstore.cluster.addresses import read_bucket
 from txstore.cluster.events import ClusterEvents
 from txstore.cluster.journal import Journal
 from txstore.cluster.keys import KeyRules
+from txstore.cluster.measured import MeasuredServers
 from txstore.cluster.objects import MARKER, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.publish import Publisher
@@ -33,6 +34,7 @@ from txstore.cluster.upgrade import make_current
 from txstore.deadline import Deadline
 from txstore.errors import OptionError, RequestError, StoreMismatchError, TakenOverError
 from txstore.limits import Limits
+from txstore.metrics import Metrics
 from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.constants import FileStoreResultProp
@@ -40,7 +42,7 @@ from txstore.protocol.names import NameRules
 from txstore.protocol.request import SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
-from txstore.protocol.status import TransferStatus
+from txstore.protocol.status import Totals, TransferStatus
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ class Options(Protocol):
     def max_events(self) -> int: ...
     @property
     def limits(self) -> Limits: ...
+    @property
+    def metrics(self) -> Metrics | None: ...
 
 
 class ClusterEngine:
@@ -80,7 +84,10 @@ class ClusterEngine:
 
     def __init__(self, options: Options, servers: Servers | None = None) -> None:
         self._process = forks.here()
-        self._servers = servers = servers or Servers()
+        servers = servers or Servers()
+        if options.metrics is not None:
+            servers = MeasuredServers(servers, options.metrics)
+        self._servers = servers
         self._limits = options.limits
         if self._limits.min_free is not None:
             raise OptionError(
@@ -300,6 +307,17 @@ class ClusterEngine:
                 return records.count(at)
 
         return self._retrying(work, deadline)
+
+    def totals(self, deadline: Deadline) -> Totals:
+        """What there is in all."""
+
+        def work() -> tuple[int, int, float]:
+            with self._journal.transaction(deadline) as at:
+                return records.totals(at)
+
+        transfers, size, oldest_age = self._retrying(work, deadline)
+        behind = (one.behind for one in self.events.consumers(deadline))
+        return Totals(transfers, size, oldest_age, max(behind, default=0), free=None)
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""

@@ -177,6 +177,12 @@ _LIST = (
     .order_by(transfer.c.id)
 )
 _COUNT = sa.select(sa.func.count()).where(transfer.c.segments > 0)
+_AGE = sa.extract("epoch", sa.func.now() - sa.func.min(transfer.c.created_at))
+_TOTALS = sa.select(
+    sa.func.count(),
+    sa.func.coalesce(sa.func.sum(transfer.c.offset), 0),
+    sa.func.coalesce(_AGE, 0),
+).where(transfer.c.segments > 0)
 _BYTES = sa.select(sa.func.coalesce(sa.func.sum(transfer.c.offset), 0))
 _IDENTITY = sa.select(store.c.store_id, store.c.storage, store.c.conditional)
 _MAKE_STORE = insert(store).on_conflict_do_nothing()
@@ -273,6 +279,13 @@ def transfers(at: Transaction, prefix: str) -> list[Transfer]:
 def count(at: Transaction) -> int:
     """How many transfers are open."""
     return int(at.run(_COUNT).scalar_one())
+
+
+def totals(at: Transaction) -> tuple[int, int, float]:
+    """How many transfers are open, their bytes, and the age of the oldest in seconds."""
+    found: tuple[Any, ...] = tuple(at.run(_TOTALS).one())
+    number, size, age = found
+    return number, int(size), max(float(age), 0.0)
 
 
 def usage(at: Transaction, quota: Quota) -> Usage:

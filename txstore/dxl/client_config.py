@@ -12,6 +12,7 @@ import ssl
 import uuid
 from typing import Any
 
+from asn1crypto import pem, x509
 from dxlclient.client_config import DxlClientConfig
 
 from txstore.errors import ConfigError, NoConnectionError
@@ -67,6 +68,17 @@ def load_client_config(config_dir: str | os.PathLike[str]) -> Any:
     # throw each other off for ever.
     config._client_id = f"{{{uuid.uuid4()}}}"
     return config
+
+
+def certificate_end(config: Any) -> float:
+    """When the client's certificate ends, in seconds since 1970.
+
+    :raises OSError: its file cannot be read
+    :raises ValueError: it holds no certificate
+    """
+    with open(config.cert_file, "rb") as file:
+        _, _, encoded = pem.unarmor(file.read())
+    return float(x509.Certificate.load(encoded).not_valid_after.timestamp())
 
 
 class _EncryptedKeyError(Exception):

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from txstore import FileStoreManager
 from txstore.dxl.client_config import load_client_config
@@ -23,6 +23,10 @@ from txstore.errors import (
     StoreClosedError,
     TxStoreError,
 )
+
+if TYPE_CHECKING:
+    from txstore.metrics import Metrics
+    from txstore.metrics.prometheus import PrometheusMetrics
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +49,8 @@ STOP_TIMEOUT = 25.0
 #: Seconds between two looks for what has expired, from and to; a tenth of the shortest lifetime
 #: in between.
 EXPIRE_EVERY = (0.5, 60.0)
+#: The same, at most, where metrics tell what there is.
+SHOW_EVERY = 10.0
 
 #: Exit codes: the service failed; its store was removed or replaced, and only a new start helps.
 FAILED = 1
@@ -61,6 +67,7 @@ class FileTransferService:
     :param config: the folder of configuration, or what was read from it
     :param wrap: changes what answers a topic; for tests that lose an answer
     :param on_round: called again and again as long as the connection is looked after
+    :param metrics: counts what is done
     :raises ConfigError: the configuration cannot work
     """
 
@@ -70,6 +77,7 @@ class FileTransferService:
         *,
         wrap: Callable[[_Handlers], _Handlers] = lambda handlers: handlers,
         on_round: Callable[[], object] = lambda: None,
+        metrics: PrometheusMetrics | None = None,
     ) -> None:
         self._config = config if isinstance(config, ServiceConfig) else ServiceConfig.load(config)
         client_config = load_client_config(self._config.config_dir)
@@ -77,7 +85,7 @@ class FileTransferService:
         client_config.incoming_message_queue_size = self._config.queue_size
         self._client_config = client_config
         self._wrap = wrap
-        self._on_round = on_round
+        self._on_round, self._metrics = on_round, metrics
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._heard = False  # a request of its own
@@ -101,7 +109,7 @@ class FileTransferService:
         :raises OSError: the store cannot be opened
         :raises ValueError: an option of the store cannot be
         """
-        manager = open_store(self._config)
+        manager = open_store(self._config, self._metrics)
         self._thread = threading.Thread(
             target=self._run, args=(manager,), name="txstore-service", daemon=True
         )
@@ -172,15 +180,21 @@ class FileTransferService:
         """
         least, most = EXPIRE_EVERY
         shortest = min(self._config.expire_after, self._config.keep_completed)
-        while not self._stop.wait(max(least, min(most, shortest / 10))):
+        if self._metrics is not None:
+            most = SHOW_EVERY
+        while True:
             try:
                 manager.expire()
+                if self._metrics is not None:
+                    self._metrics.show(manager.totals())
             except ReplacedError as error:
                 self._end_replaced(error)
             except StoreClosedError:
                 return
             except (OSError, TxStoreError) as error:
                 logger.warning("Cleaning up was put off: %s", error)
+            if self._stop.wait(max(least, min(most, shortest / 10))):
+                return
 
     def _serve(self, handlers: _Handlers) -> None:
         pause = FIRST_PAUSE
@@ -256,9 +270,10 @@ class FileTransferService:
             self._heard = True
 
 
-def open_store(config: ServiceConfig) -> FileStoreManager:
+def open_store(config: ServiceConfig, metrics: Metrics | None = None) -> FileStoreManager:
     """The store that a configuration names.
 
+    :param metrics: hears of its work
     :raises OSError: it cannot be opened
     :raises ValueError: an option of it cannot be
     """
@@ -272,4 +287,5 @@ def open_store(config: ServiceConfig) -> FileStoreManager:
         mode=config.mode,
         allow_network_fs=config.allow_network_fs,
         limits=config.limits,
+        metrics=metrics,
     )

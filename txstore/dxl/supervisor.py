@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from txstore.dxl.config import ServiceConfig
+from txstore.dxl.duty import Duty
 from txstore.dxl.service import FAILED, REPLACED, STOP_TIMEOUT
 from txstore.dxl.signals import stop_signals
 from txstore.dxl.worker import READY
@@ -62,6 +63,7 @@ class Supervisor:
     :param count: how many
     :param on_ready: called once, when all of them answer requests
     :param on_round: called again and again
+    :param metrics: folder in which they count what they do
     """
 
     def __init__(
@@ -70,14 +72,26 @@ class Supervisor:
         count: int,
         on_ready: Callable[[], None],
         on_round: Callable[[], object] = lambda: None,
+        metrics: str | None = None,
     ) -> None:
-        self._config = config
+        self._config, self._metrics = config, metrics
+        self._started = 0
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._on_ready, self._on_round = on_ready, on_round
         self._replaced = False
         self._said_ready = False
         self._awake = time.monotonic()
         self._selector = selectors.DefaultSelector()
+
+    @property
+    def serving(self) -> int:
+        """How many workers answer requests, as far as is known."""
+        return sum(worker.ready for worker in self._workers)
+
+    @property
+    def restarts(self) -> int:
+        """How many times a worker was started again."""
+        return max(self._started - len(self._workers), 0)
 
     def run(self) -> int:
         """Until told to stop, or until a worker finds that the store was removed or replaced.
@@ -137,7 +151,8 @@ class Supervisor:
                 pass_fds=(theirs.fileno(),),
             )
         with contextlib.suppress(ConnectionError):  # it died: that is heard as at any other time
-            ours.sendall(pickle.dumps(self._config))
+            ours.sendall(pickle.dumps(Duty(self._config, worker.number, self._metrics)))
+        self._started += 1
         worker.line = ours
         worker.ready = worker.killed = False
         worker.started = time.monotonic()
@@ -192,6 +207,7 @@ class Supervisor:
         )
         worker.process = None
         worker.line = None
+        worker.ready = False
         worker.due = time.monotonic() + worker.pause
         worker.pause = min(worker.pause * 2, LONGEST_PAUSE)
 

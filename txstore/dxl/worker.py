@@ -1,10 +1,10 @@
 """One serving process: with others under a supervisor, or alone.
 
 ``python -m txstore.dxl.worker CONFIG_DIR FD`` is what the supervisor starts.  ``FD`` is a socket to
-it: the configuration comes from there, pickled, since its file may have changed since the service
-was started.  A byte says that the worker is ready, others, now and then, that it lives.  The
-supervisor's end, if it dies, ends the worker too.  ``CONFIG_DIR`` is for those who look at a list
-of processes.
+it: the worker's ``Duty`` comes from there, pickled, with the configuration, whose file may have
+changed since the service was started.  A byte says that the worker is ready, others, now and then,
+that it lives.  The supervisor's end, if it dies, ends the worker too.  ``CONFIG_DIR`` is for those
+who look at a list of processes.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from txstore.dxl.config import ServiceConfig
+from txstore.dxl.duty import Duty
 from txstore.dxl.heartbeat import Heartbeat
 from txstore.dxl.service import FileTransferService
 from txstore.dxl.signals import relayed, stop_signals
@@ -84,12 +85,17 @@ def _main(_config_dir: str, descriptor: str) -> int:
 
     try:
         with supervisor.makefile("rb") as sent:
-            config: ServiceConfig = pickle.load(sent)
+            duty: Duty = pickle.load(sent)
     except EOFError:
         return 1  # the supervisor is gone
     try:
-        set_up_logging(config)
-        service = FileTransferService(config, on_round=Heartbeat(say_alive))
+        set_up_logging(duty.config)
+        metrics = None
+        if duty.metrics is not None:
+            from txstore.metrics.gathering import count_in
+
+            metrics = count_in(duty.metrics, duty.number)
+        service = FileTransferService(duty.config, on_round=Heartbeat(say_alive), metrics=metrics)
     except ValueError as error:
         # What it names, dxlclient.config and logging.config, was changed since the service started.
         logger.error("The configuration cannot work any more: %s", error)

@@ -13,9 +13,10 @@ import os
 import sqlite3
 import weakref
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 from txstore.checks import Finding
 from txstore.deadline import Deadline
@@ -38,13 +39,15 @@ from txstore.local.intents import Intents
 from txstore.local.journal.event_records import EventRecords
 from txstore.local.journal.rows import Event, Transfer
 from txstore.local.journal.upgrade import open_records
-from txstore.local.locks import Locks
+from txstore.local.locks import Locks, Waiting
+from txstore.local.measured import MeasuredDisk
 from txstore.local.publish import Publisher
 from txstore.local.published import Published
 from txstore.local.recovery import Recovery
 from txstore.local.repair import Repair
 from txstore.local.repeats import Repeats
 from txstore.local.transfers import Transfers
+from txstore.metrics import Metrics, Timed
 from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.admission import Quota
@@ -53,7 +56,7 @@ from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, SegmentRequest
 from txstore.protocol.result import FileStoreSegmentResult
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
-from txstore.protocol.status import TransferStatus
+from txstore.protocol.status import Totals, TransferStatus
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +76,7 @@ class Options(NamedTuple):
     allow_network_fs: bool
     limits: Limits
     disk: Disk
+    metrics: Metrics | None
 
 
 class LocalEngine:
@@ -90,11 +94,15 @@ class LocalEngine:
         disown_lost()
         self._level = level = options.level
         self._limits = options.limits
+        disk, waiting = options.disk, cast(Waiting, nullcontext)
+        if options.metrics is not None:
+            disk = MeasuredDisk(disk, options.metrics)
+            waiting = partial(Timed, options.metrics, "lock")
         self._belongings = belongings = Belongings()
         with ExitStack() as failed:
             failed.callback(belongings.let_go)
             self._home = home = Home(
-                options.disk,
+                disk,
                 options.storage_dir,
                 options.working_dir,
                 mode=options.mode,
@@ -104,7 +112,7 @@ class LocalEngine:
             belongings.check(home.has_descriptors)
             self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
             self.names = NameRules(home.storage_dir, home.working_dir)
-            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode)
+            self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode, waiting)
             belongings.keep(locks, locks.close)
             # Before any is held: a child of another thread must not keep it.
             forks.disown_in_children(home, locks)
@@ -357,6 +365,18 @@ class LocalEngine:
     def count_transfers(self, deadline: Deadline) -> int:
         """How many unfinished transfers there are."""
         return self._records.count(deadline)
+
+    def totals(self, deadline: Deadline) -> Totals:
+        """What there is in all."""
+        transfers, size, oldest = self._records.totals(deadline)
+        behind = (one.behind for one in self.events.consumers(deadline))
+        return Totals(
+            transfers,
+            size,
+            oldest_age=0.0 if oldest is None else max(self._home.now().wall - oldest, 0.0),
+            events_behind=max(behind, default=0),
+            free=self._staging.space().free,
+        )
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""

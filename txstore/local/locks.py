@@ -16,9 +16,9 @@ import os
 import random
 import secrets
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Generic, TypeVar
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, Generic, TypeVar
 
 from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError, ReplacedError
@@ -39,6 +39,8 @@ JOURNAL_BYTE = 0
 _STEP = 2
 
 _L = TypeVar("_L", bound="Lock")
+#: Makes what is entered for as long as a lock is waited for.
+Waiting = Callable[[], AbstractContextManager[object]]
 
 #: Pauses between attempts at a kernel lock, in seconds: short enough that a lock held for one
 #: commit costs about that, growing so that a long holder is not hammered.
@@ -58,10 +60,14 @@ class LockFile:
     :ivar stuck: of these, those by which a lock is held that could not be freed
     :ivar holders: locks that are held
     :ivar classes: the same file, as it was opened for each class of locks
+    :ivar waiting: makes what is held around a wait
     """
 
-    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
+    def __init__(
+        self, disk: Disk, folder: str, folder_fd: int, mode: int, waiting: Waiting = nullcontext
+    ) -> None:
         self.disk, self._folder, self._folder_fd, self._mode = disk, folder, folder_fd, mode
+        self.waiting = waiting
         self.path = os.path.join(folder, LOCK_FILE)
         self.opened: Descriptor | None = None
         self.holders: set[Lock] = set()
@@ -97,7 +103,7 @@ class LockFile:
 
     def again(self) -> LockFile:
         """The same file, with a descriptor of its own."""
-        return LockFile(self.disk, self._folder, self._folder_fd, self._mode)
+        return LockFile(self.disk, self._folder, self._folder_fd, self._mode, self.waiting)
 
     def check_in_place(self, inode: Inode) -> None:
         """Check that its path leads to the file in which a lock is held.
@@ -185,12 +191,13 @@ class Lock:
         # A thread waits here without asking the kernel: its lock on the same descriptor would
         # succeed at once, whoever else in this process holds it.
         mutex = self._mutex
-        if not (threads.try_acquire(mutex) or threads.acquire(mutex, deadline.left())):
+        if not (threads.try_acquire(mutex) or self.await_thread(mutex, deadline)):
             raise self._timeout(deadline)
         try:
             self.held_by = held = self._file.opened or self._file.open()
             if not self._disk.try_lock(held[0], self._byte):
-                self._wait(held[0], deadline)
+                with self._file.waiting():
+                    self._wait(held[0], deadline)
             self._file.holders.add(self)
             try:
                 self._file.check_in_place(held[1])
@@ -203,6 +210,11 @@ class Lock:
         except BaseException:
             self._mutex.release()
             raise
+
+    def await_thread(self, mutex: Any, deadline: Deadline) -> bool:
+        """Wait for another thread of this process; ``False``: not in time."""
+        with self._file.waiting():
+            return threads.acquire(mutex, deadline.left())
 
     def _wait(self, fd: int, deadline: Deadline) -> None:
         """Wait for the kernel's lock."""
@@ -320,12 +332,17 @@ class _Held(Generic[_L]):
 
 
 class Locks:
-    """All locks of one manager.  Thread-safe; ``disown`` in a forked child."""
+    """All locks of one manager.  Thread-safe; ``disown`` in a forked child.
 
-    def __init__(self, disk: Disk, folder: str, folder_fd: int, mode: int) -> None:
+    :param waiting: makes what is entered for as long as one is waited for
+    """
+
+    def __init__(
+        self, disk: Disk, folder: str, folder_fd: int, mode: int, waiting: Waiting = nullcontext
+    ) -> None:
         # Opened once for each class: where a lock cannot be freed, closing its descriptor frees it,
         # and no lock of another class that the same call holds.
-        self._files = [LockFile(disk, folder, folder_fd, mode) for _ in range(3)]
+        self._files = [LockFile(disk, folder, folder_fd, mode, waiting) for _ in range(3)]
         self._of_transfers, self._of_names, of_journal = self._files
         for file in self._files:
             file.classes = self._files

@@ -1,4 +1,4 @@
-"""What the store tells of a transfer."""
+"""What the store tells of a transfer, and of all of them."""
 
 from __future__ import annotations
 
@@ -43,3 +43,22 @@ class TransferStatus:
 
     def __getstate__(self) -> dict[str, object]:
         return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What a store has in all, at one moment.
+
+    :ivar transfers: how many transfers are unfinished
+    :ivar bytes: their recorded bytes
+    :ivar oldest_age: seconds since the first segment of the oldest of them; 0: there is none
+    :ivar events_behind: events that the consumer which is furthest behind has yet to see
+    :ivar free: bytes that the store may still take where it keeps files; ``None``: not known, as of
+        an object store
+    """
+
+    transfers: int
+    bytes: int
+    oldest_age: float
+    events_behind: int
+    free: int | None

@@ -7,7 +7,8 @@ import os
 import socket
 import sys
 import threading
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -17,7 +18,7 @@ from txstore.cli.interrupts import raise_on_ctrl_c
 from txstore.cli.options import FOLDER, examples
 from txstore.cli.problems import explain
 from txstore.cli.text import say, shown
-from txstore.errors import ConfigError, OptionError
+from txstore.errors import ConfigError, MissingExtraError, OptionError
 from txstore.protocol.names import is_within
 
 if TYPE_CHECKING:
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
     show_default=True,
     help="Processes that serve, each started again when it dies.",
 )
-def serve(config_dir: str, workers: int) -> None:
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    callback=lambda _context, _parameter, text: text and _address(text),
+    help="Tell Prometheus, at this address, what is done. Needs the extra `metrics`.",
+)
+def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> None:
     """Store what senders on a DXL fabric send.
 
     CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
@@ -71,10 +78,51 @@ def serve(config_dir: str, workers: int) -> None:
 
     watched = "WATCHDOG_USEC" in os.environ
     alive = Heartbeat(lambda: _tell_systemd("WATCHDOG=1") if watched else None)
+    if metrics is not None:
+        sys.exit(_serve_with_metrics(config, workers, metrics, ready, alive))
     if workers > 1:
         sys.exit(Supervisor(config, workers, ready, alive).run())
     service = FileTransferService(config, on_round=alive)
     sys.exit(serve_until_told(service, ready, threading.Event()))
+
+
+def _serve_with_metrics(
+    config: ServiceConfig,
+    workers: int,
+    address: tuple[str, int],
+    ready: Callable[[], None],
+    alive: Callable[[], object],
+) -> int:
+    """Workers, be it one, under a supervisor that tells what they count."""
+    from txstore.dxl.supervisor import Supervisor
+
+    try:
+        from txstore.dxl.exposing import facts
+        from txstore.metrics.gathering import Gathering
+    except ModuleNotFoundError as error:
+        raise click.UsageError(str(MissingExtraError("metrics", "--metrics"))) from error
+    host, port = address
+    with ExitStack() as ends:
+        try:
+            gathering = Gathering(workers, lambda: facts(supervisor, config.config_dir))
+            ends.callback(gathering.close)
+            supervisor = Supervisor(config, workers, ready, alive, gathering.folder)
+            port = gathering.serve(host, port)
+        except OSError as error:
+            text = f"Error: --metrics {host}:{port} cannot be: {explain(error)}"
+            click.echo(shown(text), err=True)
+            return BAD_CONFIG
+        url = f"http://{f'[{host}]' if ':' in host else host}:{port}/metrics"
+        logging.getLogger("txstore.dxl").info("Metrics are at %s", url)
+        return supervisor.run()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not colon or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise click.BadParameter(f"should be an address such as 127.0.0.1:9464, not {text!r}")
+    return host, int(port)
 
 
 def _checked_config(config_dir: str) -> ServiceConfig:

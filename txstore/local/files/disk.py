@@ -354,7 +354,9 @@ class Disk:
 
     def connect(self, path: str, **options: Any) -> sqlite3.Connection:
         """SQLite's own connection; what it does to its files is not seen here, only its calls."""
-        return sqlite3.connect(path, factory=self.sqlite_connection, **options)
+        options.setdefault("factory", self.sqlite_connection)
+        connection: sqlite3.Connection = sqlite3.connect(path, **options)
+        return connection
 
     # --- where and when ----------------------------------------------------------------------
 

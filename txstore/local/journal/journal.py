@@ -162,6 +162,10 @@ class Journal:
         connection.execute("COMMIT")
         return True
 
+    def await_mutex(self, deadline: Deadline) -> bool:
+        """Wait for another thread that uses the connection; ``False``: not in time."""
+        return self._lock.await_thread(self.mutex, deadline)
+
     def check_in_place(self, deadline: Deadline) -> None:
         """Check, before an answer that wrote nothing, that what was read is still the journal.
 
@@ -316,7 +320,7 @@ class _Using:
 
     def __enter__(self) -> None:
         self._mutex = mutex = self._journal.mutex
-        if not (threads.try_acquire(mutex) or threads.acquire(mutex, self._deadline.left())):
+        if not (threads.try_acquire(mutex) or self._journal.await_mutex(self._deadline)):
             raise LockTimeoutError(self._journal.path, self._deadline.timeout)
 
     def __exit__(self, *_: object) -> None:

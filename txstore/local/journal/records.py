@@ -59,6 +59,13 @@ _LIST_SOME = Statement(
 #: No id, which has 255 characters at most, comes after it: SQLite compares characters' numbers.
 _LAST_ID = chr(sys.maxunicode) * 255
 _COUNT = Statement(sa.select(sa.func.count()).select_from(transfer))
+_TOTALS = Statement(
+    sa.select(
+        sa.func.count(),
+        sa.func.coalesce(sa.func.sum(transfer.c.offset), sa.literal_column("0")),
+        sa.func.min(transfer.c.created_at),
+    ).select_from(transfer)
+)
 _STAGINGS = Statement(sa.select(transfer.c.staging))
 
 
@@ -169,6 +176,11 @@ class Records:
         """How many unfinished transfers there are."""
         [(count,)] = self.journal.read(_COUNT, {}, deadline)
         return int(count)
+
+    def totals(self, deadline: Deadline) -> tuple[int, int, float | None]:
+        """How many unfinished transfers there are, their bytes, and when the oldest was begun."""
+        [(count, size, oldest)] = self.journal.read(_TOTALS, {}, deadline)
+        return count, size, oldest
 
     def overdue(
         self, over: Cutoff, at: Moment, after: int, among: int, limit: int, deadline: Deadline
