@@ -393,8 +393,8 @@ def test_sigterm_needs_no_care(tmp_path: Path) -> None:
         (1024, "1.0 KiB"),
         (1536, "1.5 KiB"),
         (2**20, "1.0 MiB"),
-        (3 * 2**30, "3.0 GiB"),
-        (5 * 2**50, "5120.0 TiB"),
+        (3 * 2**30, "3.00 GiB"),
+        (5 * 2**50, "5120.00 TiB"),
     ],
 )
 def test_sizes_are_for_people(size: int, text: str) -> None:

@@ -118,7 +118,9 @@ def test_several_files_are_stored_each_under_its_base_name(tmp_path: Path, stora
         (tmp_path / name).write_text(name)
     result = run("put", *(tmp_path / n for n in ("one", "two", "three")), "--storage-dir", storage)
     assert stored(storage) == {"one": b"one", "two": b"two", "three": b"three"}
-    assert len(result.stdout.splitlines()) == 3
+    *lines, summary = result.stdout.splitlines()
+    assert len(lines) == 3
+    assert re.fullmatch(r"3 files: 3 stored, sent 11 B in [\d.]+ s \([\d.]+ \w+/s\)", summary)
 
 
 def test_putting_an_unchanged_file_again_ends_with_that_file_in_the_storage(

@@ -145,7 +145,8 @@ def options_of(name: str) -> set[str]:
 
 
 def _options(command: click.Command) -> set[str]:
-    return {param.opts[0] for param in command.params if isinstance(param, click.Option)}
+    options = [param for param in command.params if isinstance(param, click.Option)]
+    return {one for option in options for one in (option.opts[0], *option.secondary_opts)}
 
 
 def described(document: Path) -> set[str]:

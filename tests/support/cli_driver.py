@@ -53,12 +53,13 @@ def start(
     setup: str | None = None,
     stdout: int = subprocess.PIPE,
     stderr: int = subprocess.PIPE,
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[str]:
     """Start the command as a process; `setup` is Python that it runs first."""
     how = ["-m", "txstore"] if setup is None else ["-c", setup + _MAIN]
     return subprocess.Popen(
         heeding_ctrl_c([sys.executable, *how, *map(str, args)]),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         text=True,

@@ -9,19 +9,18 @@ from typing import Any, TextIO, cast
 from rich.console import Console
 from rich.progress import (
     BarColumn,
-    DownloadColumn,
     Progress,
     ProgressColumn,
     Task,
-    TaskProgressColumn,
     TimeRemainingColumn,
 )
 from rich.table import Column
 from rich.text import Text
 
-from txstore.cli.text import human, shown
+from txstore.cli.text import human, human_part, percent, say, shown
 
-_NARROW = 60  # columns that all of the bar needs
+#: Columns of a terminal that bytes and rate need, and the time left, too.
+_NARROW, _WIDE = 60, 76
 
 
 class _Lenient:
@@ -64,6 +63,34 @@ class _Name(ProgressColumn):
         return Text(task.description, no_wrap=True, overflow="ellipsis")
 
 
+class _Files(ProgressColumn):
+    """How many of several files are done."""
+
+    def render(self, task: Task) -> Text:
+        """``12/300 files``."""
+        return Text(f"{task.fields['done']}/{task.fields['files']} files")
+
+
+class _Percent(ProgressColumn):
+    """The share that is done."""
+
+    def render(self, task: Task) -> Text:
+        """Nothing where the size is not known."""
+        if task.total is None:
+            return Text("")
+        # As wide as it gets, or the bar would change its width.
+        widest = len(percent(task.total, task.total))
+        return Text(percent(task.completed, task.total).rjust(widest))
+
+
+class _Bytes(ProgressColumn):
+    """How many bytes are done."""
+
+    def render(self, task: Task) -> Text:
+        """``1.5/3.0 MiB``."""
+        return Text(human_part(task.completed, task.total))
+
+
 class Rate(ProgressColumn):
     """Bytes a second, in the units of all other sizes."""
 
@@ -73,34 +100,57 @@ class Rate(ProgressColumn):
         return Text("" if speed is None else f"{human(speed)}/s")
 
 
-def _columns(width: int) -> list[ProgressColumn]:
+def _columns(width: int, files: int) -> list[ProgressColumn]:
     """What there is room for, in one line.  Only the name and the bar give way."""
+    whole = Column(no_wrap=True)
     if width < _NARROW:
-        return [_Name(), BarColumn(), TaskProgressColumn(table_column=Column(no_wrap=True))]
-    return [
-        _Name(),
-        BarColumn(),
-        DownloadColumn(binary_units=True, table_column=Column(no_wrap=True)),
-        Rate(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(table_column=Column(no_wrap=True)),
-    ]
+        return [_Name(), BarColumn(), _Percent(table_column=whole)]
+    columns = [_Name(), BarColumn(), _Percent(table_column=whole)]
+    if files > 1:
+        columns.append(_Files(table_column=whole))
+    columns += [_Bytes(table_column=whole), Rate(table_column=whole)]
+    if width >= _WIDE:
+        columns.append(TimeRemainingColumn(table_column=whole))
+    return columns
 
 
 class BarDisplay:
-    """A bar with bytes, rate and time left, gone when the file is done."""
+    """A bar with bytes, rate and time left, gone when all is done.
 
-    def __init__(self, name: str, size: int) -> None:
+    :param size: bytes; ``None``: not known
+    :param files: how many files it is for
+    """
+
+    def __init__(self, name: str, size: int | None, files: int = 1) -> None:
         console = _Console()
-        self._progress = Progress(*_columns(console.width), console=console, transient=True)
+        self._progress = Progress(
+            *_columns(console.width, files),
+            console=console,
+            transient=True,
+            redirect_stdout=False,  # it would go where standard error goes
+            redirect_stderr=False,
+        )
         self._name = shown(name)
         self._size = size
         self._checking = False
-        self._task = self._progress.add_task(self._name, total=size)
+        self._task = self._progress.add_task(self._name, total=size, done=0, files=files)
         self._progress.start()
+
+    def turn(self, name: str, done: int) -> None:
+        """Show it."""
+        self._name = shown(name)
+        self._progress.update(self._task, description=self._name, done=done)
 
     def note(self, text: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(f"{self._name}: {text}")
+
+    def say(self, text: str, *, err: bool = False) -> None:
+        """Print a line, above the bar if it goes to a terminal."""
+        if err or (sys.stdout is not None and sys.stdout.isatty()):
+            self._progress.console.print(text, soft_wrap=True)
+        else:
+            say(text)
 
     def restart(self, offset: int, text: str) -> None:
         """Print a line and let the rate count from here."""
@@ -119,7 +169,7 @@ class BarDisplay:
             self._begin(0, total, checking=True)
         self._progress.update(self._task, completed=offset)
 
-    def _begin(self, offset: int, total: int, *, checking: bool) -> None:
+    def _begin(self, offset: int, total: int | None, *, checking: bool) -> None:
         """Let bytes and rate count from here."""
         self._checking = checking
         name = f"checking {self._name}" if checking else self._name

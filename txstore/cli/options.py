@@ -72,6 +72,11 @@ def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     return size
 
 
+def rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Bytes a second."""
+    return None if value is None else segment_size(ctx, param, value)
+
+
 def duration(ctx: click.Context, param: click.Parameter, value: str) -> float:
     """Seconds."""
     try:

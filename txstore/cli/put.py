@@ -24,8 +24,9 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from txstore.cli.problems import CommandError
@@ -115,19 +116,39 @@ def transfer_prefix(name: str, path: str) -> str:
 
 
 class Put:
-    """One file on its way into a store."""
+    """One file on its way into a store.
 
-    def __init__(self, store: FileStoreManager, source: Source, segment_size: int) -> None:
+    :param preserve: whether what is stored has the source's mode and time
+    """
+
+    def __init__(
+        self,
+        store: FileStoreManager,
+        source: Source,
+        segment_size: int,
+        *,
+        preserve: bool = True,
+    ) -> None:
         self._store = store
         self._source = source
         self._segment_size = segment_size
+        self._preserve = preserve
         self._prefix = transfer_prefix(source.name, source.path)
         self._segments = 0
         #: the transfer that is worked on; ``None`` until one was found or begun
         self.file_id: str | None = None
         self._dropped_by_others: str | None = None
 
-    def run(self) -> Iterator[Event]:
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self._source.size
+
+    def sha256(self) -> str:
+        """Hex hash of what was found to be in the store; at the end, of the file."""
+        return self._source.sha256()
+
+    def run(self) -> Generator[Event, None, None]:
         """Do all of it, a step an event; whoever stops between two events leaves it resumable.
 
         :raises CancelledError: somebody dropped the transfer
@@ -223,7 +244,11 @@ class Put:
         source, final = self._source, False
         while not final:
             payload, fields = source.segment(self.file_id, self._segments + 1, self._segment_size)
-            self._store.store_segment(LocalMessage(payload, fields, source.facts()))
+            self._store.store_segment(
+                LocalMessage(payload, fields, source.facts())
+                if self._preserve
+                else SimpleNamespace(payload=payload, other_fields=fields)
+            )
             # Only now: a refused message leaves the source where the store is, or before it.
             source.acknowledged(payload)
             self._segments += 1
@@ -238,7 +263,9 @@ class Put:
             found = os.lstat(os.path.join(self._store.storage_dir, source.name))
         except OSError:
             return False
-        if found.st_size != source.size or not _looks_like(source.facts(), found):
+        if found.st_size != source.size:
+            return False
+        if self._preserve and not _looks_like(source.facts(), found):
             return False
         sha256 = self._store.stored_sha256(source.name, found)
         if sha256 is None:

@@ -19,7 +19,7 @@ from txstore.cli.options import FILE, FOLDER
 
 #: Options that say what is done this time.  Whoever could set them for all times would be in for a
 #: surprise.
-ONCE = frozenset({"--dry-run", "--help", "--name", "--output", "--to"})
+ONCE = frozenset({"--dry-run", "--help", "--name", "--output", "--recursive", "--to"})
 
 _BAD_CONFIG = 78
 #: From strong to weak.

@@ -6,15 +6,43 @@ from contextlib import suppress
 
 import click
 
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
+_LARGE = 2**30
+
 
 def human(size: float) -> str:
-    """A number of bytes as a person reads it: ``12 B``, ``1.5 MiB``."""
-    if size < 1024:
-        return f"{size:.0f} B"
-    units = ["KiB", "MiB", "GiB", "TiB"]
-    while (size := size / 1024) >= 1024 and len(units) > 1:
-        del units[0]
-    return f"{size:.1f} {units[0]}"
+    """A number of bytes as a person reads it: ``12 B``, ``1.5 MiB``, ``3.25 GiB``."""
+    power = _power(size)
+    return f"{_in_unit(size, power)} {_UNITS[power]}"
+
+
+def human_part(done: float, total: float | None) -> str:
+    """How much of it is done: ``1.5/3.0 MiB``.
+
+    :param total: ``None``: not known
+    """
+    if total is None:
+        return human(done)
+    power = _power(total)
+    return f"{_in_unit(done, power)}/{_in_unit(total, power)} {_UNITS[power]}"
+
+
+def percent(done: float, total: float) -> str:
+    """The share that is done.  That of a large file would stand still for long without decimals."""
+    share = done * 100 / max(total, 1)
+    return f"{int(share)} %" if total < _LARGE else f"{int(share * 100) / 100:.2f} %"
+
+
+def _power(size: float) -> int:
+    power = 0
+    while size >= 1024 and power < len(_UNITS) - 1:
+        size, power = size / 1024, power + 1
+    return power
+
+
+def _in_unit(size: float, power: int) -> str:
+    decimals = (0, 1, 1, 2, 2)[power]
+    return f"{size / 1024**power:.{decimals}f}"
 
 
 def shown(text: str) -> str:
