@@ -22,6 +22,10 @@ class Deadline:
         """One that ends with this one, and ``most`` seconds from now at the latest."""
         return Deadline(min(most, self.left()))
 
+    def later(self, least: float) -> Deadline:
+        """One that ends with this one, and ``least`` seconds from now at the soonest."""
+        return self if self.left() >= least else Deadline(least)
+
     def left(self) -> float:
         """Seconds until the end; 0 when it is past."""
         return min(max(0.0, self._end - time.monotonic()), threading.TIMEOUT_MAX)

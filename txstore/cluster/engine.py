@@ -6,6 +6,7 @@ commit whose answer was lost is found out before anything is answered from it.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -19,6 +20,8 @@ from typing import Protocol, TypeVar
 from txstore.checks import Finding
 from txstore.cluster import records
 from txstore.cluster.addresses import read_bucket
+from txstore.cluster.cleaning import Cleaning
+from txstore.cluster.consumers import Consumers
 from txstore.cluster.events import ClusterEvents
 from txstore.cluster.journal import Journal
 from txstore.cluster.keys import KeyRules
@@ -32,7 +35,7 @@ from txstore.cluster.segments import Appender, UnsettledError
 from txstore.cluster.servers import Servers
 from txstore.cluster.upgrade import make_current
 from txstore.deadline import Deadline
-from txstore.errors import OptionError, RequestError, StoreMismatchError, TakenOverError
+from txstore.errors import LimitError, OptionError, RequestError, StoreMismatchError, TakenOverError
 from txstore.limits import Limits
 from txstore.metrics import Metrics
 from txstore.options import Durability
@@ -113,7 +116,17 @@ class ClusterEngine:
             self._parts = Parts(journal, objects, bucket.part_size)
             self._appender = Appender(journal, self._parts, options.limits, options.level)
             self._publisher = Publisher(journal, objects, self._parts, conditional=conditional)
-            self.events = ClusterEvents(journal, servers, options.max_events)
+            self.events = ClusterEvents(journal, servers)
+            self._cleaning = Cleaning(
+                journal,
+                servers,
+                objects,
+                self._parts,
+                self._publisher,
+                Consumers(journal, options.keep_events, options.max_events),
+                expire_after=options.expire_after,
+                keep_completed=options.keep_completed,
+            )
             forks.disown_in_children(self)
             failed.pop_all()
 
@@ -179,12 +192,30 @@ class ClusterEngine:
 
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer."""
+        try:
+            answer = self._answer(request, deadline)
+        except (OSError, LimitError) as error:
+            # What is expired goes before anybody is told that there is no room.
+            if not _wants_room(error) or not self._make_room(request.file_id, deadline):
+                raise
+            answer = self._answer(request, deadline)
+        self._cleaning.after_answer(request.file_id, deadline)
+        return answer
+
+    def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         if request.store is None:
             self._attempt(request, lambda: self._appender.take(request, deadline), deadline)
             return FileStoreSegmentResult(request.file_id, request.number)
         last = _Last()
         self._attempt(request, lambda: self._take_last(request, last, deadline), deadline)
         return FileStoreSegmentResult(request.file_id, request.number, FileStoreResultProp.STORE)
+
+    def _make_room(self, file_id: str, deadline: Deadline) -> bool:
+        try:
+            return bool(self._cleaning.expire(deadline, spare=file_id))
+        except (OSError, TransientError, ChangedError) as error:
+            logger.warning("No more room could be made: %s", error)
+            return False
 
     def cancel(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Drop an unfinished transfer."""
@@ -342,13 +373,21 @@ class ClusterEngine:
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
-        del deadline
-        return []
+        ids: list[str] = []
+        self._retrying(lambda: ids.extend(self._cleaning.expire(deadline)), deadline)
+        return ids
 
     def mend(self, found: Finding, deadline: Deadline) -> bool:
         """Mend what a check found."""
         del found, deadline
         return False
+
+
+def _wants_room(error: Exception) -> bool:
+    """Whether a call that failed may succeed when others have given something back."""
+    if isinstance(error, LimitError):
+        return error.option != "max_file_size"
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 class _Last:

@@ -8,6 +8,8 @@ before, and no number is ever left out.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timezone
 from typing import Any
 
@@ -15,13 +17,15 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from txstore.cluster.journal import Journal, Transaction
-from txstore.cluster.retry import retrying
+from txstore.cluster.retry import TransientError, retrying
 from txstore.cluster.schema import consumer, event, store
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import UnknownConsumerError
+from txstore.process import forks
 from txstore.protocol.event import Consumer, Event
 
+_ALIVE = sa.select(sa.literal(1))
 _LAST = sa.select(store.c.events)
 _LOCK_NUMBERS = _LAST.with_for_update()
 _UNNUMBERED = sa.exists().where(event.c.sequence.is_(None))
@@ -78,26 +82,59 @@ _REMOVE = sa.delete(consumer).where(consumer.c.name == sa.bindparam("p_name"))
 class ClusterTurn:
     """The turn of a consumer, as long as a connection of its own lives.
 
+    So it lasts from call to call, and ends with its process at the latest, or when nobody refers to
+    it any more.
+
     :ivar cursor: number of the last event that the consumer was done with when the turn began
     """
 
     cursor = 0
 
-    def __init__(self, journal: Journal, connection: Any) -> None:
-        self._journal, self._connection = journal, connection
+    def __init__(self, journal: Journal, connection: sa.Connection) -> None:
+        self._process = forks.here()
+        self._journal = journal
+        self._connection: sa.Connection | None = connection
 
     def check(self) -> None:
-        """:raises OSError: it is over, and somebody else may have it"""
+        """:raises JournalError: the connection was lost, and somebody else may have the turn"""
+        try:
+            with self.using(self._journal.deadline()) as at:
+                at.run(_ALIVE)
+        except TransientError as error:
+            raise error.told from error.told.__cause__
+
+    @contextmanager
+    def using(self, deadline: Deadline) -> Iterator[Transaction]:
+        """A transaction on the turn's connection."""
+        connection = self._connection
+        if connection is None:
+            raise self._journal.lost()
+        with (
+            self._journal.lent(connection, deadline),
+            self._journal.within(connection, deadline) as at,
+        ):
+            yield at
 
     def end(self) -> None:
         """Let others have it.  May be called more than once, and by any thread."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            self._journal.drop(connection)
+
+    def disown(self) -> None:
+        """In a forked child: the connection is the parent's."""
+        self._connection = None
+
+    def __del__(self) -> None:
+        if forks.is_here(self._process):
+            self.end()
 
 
 class ClusterEvents:
     """The events of one engine's store.  Thread-safe; ``disown`` in a forked child."""
 
-    def __init__(self, journal: Journal, servers: Servers, most: int) -> None:
-        self._journal, self._servers, self._most = journal, servers, most
+    def __init__(self, journal: Journal, servers: Servers) -> None:
+        self._journal, self._servers = journal, servers
         self._turns: weakref.WeakSet[ClusterTurn] = weakref.WeakSet()
 
     def after(self, sequence: int, limit: int, deadline: Deadline) -> list[Event]:
@@ -135,7 +172,28 @@ class ClusterEvents:
 
     def take_turn(self, name: str, deadline: Deadline) -> ClusterTurn | None:
         """Register a consumer, if need be, and take its turn; ``None``: another has it."""
-        raise NotImplementedError
+        return retrying(lambda: self._take_turn(name, deadline), deadline, self._servers)
+
+    def _take_turn(self, name: str, deadline: Deadline) -> ClusterTurn | None:
+        while True:
+            with self._journal.transaction(deadline) as at:
+                number(at)
+                at.run(_REGISTER, {"name": name})
+                known: Any = at.run(_CURSOR, {"name": name}).one()
+            turn = ClusterTurn(self._journal, self._journal.apart(deadline))
+            self._turns.add(turn)
+            # By its row's key, so that one that is removed and registered anew is another.
+            lock = sa.func.pg_try_advisory_lock(self._journal.key("consumer", str(known.id)))
+            with turn.using(deadline) as at:
+                mine = at.run(sa.select(lock)).scalar()
+                # Who had it before may have gone on meanwhile, or the consumer was removed.
+                current: Any = at.run(_CURSOR, {"name": name}).first()
+            if mine and current is not None and current.id == known.id:
+                turn.cursor = current.cursor
+                return turn
+            turn.end()
+            if not mine:
+                return None
 
     def done(self, name: str, sequence: int, deadline: Deadline) -> None:
         """A consumer is done with an event and all before."""
@@ -167,8 +225,9 @@ class ClusterEvents:
             turn.end()
 
     def disown(self) -> None:
-        """Forget all turns: they are the parent's."""
-        self._turns.clear()
+        """In a forked child: all turns are the parent's."""
+        for turn in list(self._turns):
+            turn.disown()
 
 
 def number(at: Transaction) -> None:

@@ -6,12 +6,12 @@ import errno
 import hashlib
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import psycopg
 import sqlalchemy as sa
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from txstore.cluster.addresses import without_secrets
 from txstore.cluster.retry import TransientError
@@ -22,7 +22,7 @@ from txstore.errors import JournalError, LockTimeoutError
 #: Connections that are kept, and that there may be besides.
 _KEPT, _MORE = 8, 56
 #: Seconds that a call to PostgreSQL is given at least, however late it is.
-_LEAST = 0.1
+_LEAST = 0.5
 #: Seconds after which PostgreSQL ends a transaction of a worker that is paused or gone: nobody
 #: waits for it longer than that.
 _IDLE = 10
@@ -43,22 +43,22 @@ _NUMBERS = {
 }
 
 
-def _bound(connection: Any) -> None:
+def _bound(connection: Any, deadline: Deadline) -> None:
     """Have nothing be waited for on a connection beyond the end of a call: a server that is
     stopped, or a network that swallows everything, answers never."""
     wait = connection.wait
 
     def bounded(waiting: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
-        deadline: Deadline | None = connection.deadline
-        if deadline is not None:
-            timeout = deadline.left() + _LEAST
+        end: Deadline | None = connection.deadline
+        if end is not None:
+            timeout = end.left() + _LEAST
         try:
             return wait(waiting, interval, timeout)
         except psycopg.errors._WaitTimeout as error:
             connection.pgconn.finish()  # what comes now would be taken for the next answer
             raise psycopg.OperationalError("PostgreSQL did not answer in time") from error
 
-    connection.deadline, connection.wait = None, bounded
+    connection.deadline, connection.wait = deadline, bounded
 
 
 class Journal:
@@ -73,17 +73,20 @@ class Journal:
         # What libpq reads itself: environment, .pgpass, services, all parameters of the URL.
         self._url = "postgresql://" + url.partition("://")[2]
         self._servers, self._timeout = servers, lock_timeout
-        self._engine = sa.create_engine(
-            "postgresql+psycopg://",
-            creator=self._open,
+        self._engine = self._make_engine(
             poolclass=QueuePool,
             pool_size=_KEPT,
             max_overflow=_MORE,
             pool_timeout=max(lock_timeout, _LEAST),
-            hide_parameters=True,  # bytes and names of senders are not for logs
         )
+        self._unpooled = self._make_engine(poolclass=NullPool)
         self._mine = threading.local()
         self.salt = b""
+
+    def _make_engine(self, **options: Any) -> sa.Engine:
+        # Bytes and names of senders are not for logs.
+        url, hidden = "postgresql+psycopg://", {"hide_parameters": True}
+        return sa.create_engine(url, creator=self._open, **hidden, **options)
 
     def _open(self) -> Any:
         deadline = getattr(self._mine, "deadline", None) or Deadline(self._timeout)
@@ -98,10 +101,10 @@ class Journal:
                 keepalives_count=3,
                 application_name="txstore",
             )
+            _bound(connection, deadline)
             with connection.cursor() as cursor:
                 cursor.execute(_SETTINGS)
             connection.autocommit = False
-            _bound(connection)
             return connection
 
         return self._servers.connect(opening)
@@ -115,6 +118,10 @@ class Journal:
 
     # --- using a connection ------------------------------------------------------------------
 
+    def deadline(self) -> Deadline:
+        """The end of a call that begins now."""
+        return Deadline(self._timeout)
+
     @contextmanager
     def connected(self, deadline: Deadline) -> Iterator[sa.Connection]:
         """A connection, for a few transactions; in none of them yet.
@@ -122,26 +129,54 @@ class Journal:
         :raises TransientError: it was lost on the way
         :raises JournalError: PostgreSQL failed
         """
+        connection = self._connect(deadline)
+        try:
+            with self.lent(connection, deadline):
+                yield connection
+        finally:
+            connection.close()
+
+    def apart(self, deadline: Deadline) -> sa.Connection:
+        """A connection that the pool does not count, for as long as somebody wants."""
+        return self._connect(deadline, self._unpooled)
+
+    def _connect(self, deadline: Deadline, engine: sa.Engine | None = None) -> sa.Connection:
         self._mine.deadline = deadline
         try:
-            connection = self._engine.connect()
+            return (engine or self._engine).connect()
         except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
             raise self._translated(error) from error
+
+    @contextmanager
+    def lent(self, connection: sa.Connection, deadline: Deadline) -> Iterator[None]:
+        """Use a connection in one call; after an error that leaves its state unknown it is closed,
+        and PostgreSQL frees its locks."""
+        if connection.invalidated:
+            raise self.lost()
         driver: Any = connection.connection.driver_connection
         driver.deadline = deadline
         try:
-            yield connection
+            yield
         except (sa.exc.SQLAlchemyError, psycopg.Error) as error:
-            _drop(connection)
+            self.drop(connection)
             raise self._translated(error) from error
-        except BaseException as error:
-            # An error of ours struck between statements; any other, anywhere.
-            if not isinstance(error, (ValueError, OSError)) or connection.in_transaction():
-                _rolled_back(connection)
+        except (ValueError, OSError, TransientError):
+            raise  # of ours: its transaction was rolled back
+        except BaseException:
+            self.drop(connection)  # struck anywhere
             raise
         finally:
             driver.deadline = None
-            connection.close()
+
+    def lost(self) -> JournalError:
+        """The error for a connection that is gone."""
+        return JournalError(errno.ECONNRESET, "The connection to PostgreSQL was lost", self.where)
+
+    @staticmethod
+    def drop(connection: sa.Connection) -> None:
+        """Close a connection whatever state it is in; PostgreSQL frees its locks."""
+        with suppress(sa.exc.SQLAlchemyError, psycopg.Error):
+            connection.invalidate()
 
     @contextmanager
     def transaction(self, deadline: Deadline, *, lazily: bool = False) -> Iterator[Transaction]:
@@ -167,7 +202,10 @@ class Journal:
         try:
             yield transaction
         except BaseException:
-            _rolled_back(connection)
+            try:
+                connection.rollback()
+            except (sa.exc.SQLAlchemyError, psycopg.Error):
+                self.drop(connection)
             raise
         self._servers.commit(connection)
 
@@ -210,21 +248,6 @@ _LAZY = sa.text(
     "SELECT set_config('lock_timeout', :timeout, true),"
     " set_config('synchronous_commit', 'off', true)"
 )
-
-
-def _rolled_back(connection: sa.Connection) -> None:
-    try:
-        connection.rollback()
-    except (sa.exc.SQLAlchemyError, psycopg.Error):
-        _drop(connection)
-
-
-def _drop(connection: sa.Connection) -> None:
-    """Close a connection whose state is not known; PostgreSQL frees its locks."""
-    try:
-        connection.invalidate()
-    except (sa.exc.SQLAlchemyError, psycopg.Error):
-        return
 
 
 class Transaction:

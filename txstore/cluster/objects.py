@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, NamedTuple
 
 import boto3
 import botocore.exceptions
+import botocore.session
 from botocore.config import Config
 
 from txstore.cluster.addresses import Bucket
@@ -71,6 +73,12 @@ class Upload(NamedTuple):
     upload: str
 
 
+@cache
+def _descriptions() -> Any:
+    """What the library knows of the protocol: a tenth of a second to read, once in a process."""
+    return botocore.session.get_session().get_component("data_loader")
+
+
 class Objects:
     """The requests of one process.  Thread-safe.
 
@@ -83,7 +91,9 @@ class Objects:
         # One that hangs must not use up all the time that its call has.
         patience = min(max(lock_timeout / 3, 0.2), 20.0)
         try:
-            session = boto3.session.Session(profile_name=bucket.profile)
+            core = botocore.session.get_session()
+            core.register_component("data_loader", _descriptions())
+            session = boto3.session.Session(botocore_session=core, profile_name=bucket.profile)
             self._client: Any = session.client(
                 "s3",
                 **bucket.client,

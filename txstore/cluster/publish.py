@@ -93,6 +93,7 @@ class Publisher:
         """
         stored = _stored(request, claim)
         composed = self._compose(row, request, stored, deadline)
+        deadline = deadline.later(deadline.timeout / 2)  # to copy is not to wait
         with self._turn(composed, deadline) as held:
             self._prepare(held, request, claim, deadline)
             with self._journal.within(held, deadline) as at:
@@ -197,6 +198,13 @@ class Publisher:
         assert row.publish_path is not None
         with turns.name(self._journal, row.publish_path, deadline) as held:
             self._settle(held, row, deadline)
+
+    def settle_if_left(self, row: Transfer, deadline: Deadline) -> None:
+        """The same, unless a worker is alive that is at it."""
+        assert row.publish_path is not None
+        with turns.free_name(self._journal, row.publish_path, deadline) as held:
+            if held is not None:
+                self._settle(held, row, deadline)
 
     def _settle(self, held: sa.Connection, row: Transfer, deadline: Deadline) -> None:
         with self._journal.within(held, deadline) as at:

@@ -1,4 +1,5 @@
-"""Locks that PostgreSQL holds for as long as a connection lives: of names, and of consumers.
+"""Locks that PostgreSQL holds for as long as a connection lives: of names, of consumers, and of the
+worker who cleans up.
 
 They keep workers from getting into each other's way, and so last longer than a transaction.  What
 is right does not rest on them: see ``publish``.
@@ -15,8 +16,8 @@ from txstore.cluster.journal import Journal
 from txstore.cluster.keys import folders_of
 from txstore.deadline import Deadline
 
-_UNLOCK = sa.text("SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)")
-_IDLE = sa.text("SELECT set_config('idle_session_timeout', :idle, false)")
+_LEAVE = sa.text("SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)")
+_ENTER = sa.text("SELECT set_config('idle_session_timeout', :idle, false)")
 
 
 @contextmanager
@@ -29,19 +30,49 @@ def name(journal: Journal, path: str, deadline: Deadline) -> Iterator[sa.Connect
 
     :raises LockTimeoutError: others had it for too long
     """
-    shared = [journal.key("name", folder) for folder in folders_of(path)]
-    # From the outermost on, as everybody does: so nobody waits in a circle.
-    locks = [sa.func.pg_advisory_lock_shared(key) for key in shared]
-    locks.append(sa.func.pg_advisory_lock(journal.key("name", path)))
+    *folders, alone = _keys(journal, path)
+    locks = [sa.func.pg_advisory_lock_shared(key) for key in folders]
+    with _turn(journal, [*locks, sa.func.pg_advisory_lock(alone)], deadline) as (connection, _):
+        yield connection
+
+
+@contextmanager
+def free_name(journal: Journal, path: str, deadline: Deadline) -> Iterator[sa.Connection | None]:
+    """The same, not waiting; ``None``: somebody has it, and is alive."""
+    *folders, alone = _keys(journal, path)
+    locks = [sa.func.pg_try_advisory_lock_shared(key) for key in folders]
+    locks.append(sa.func.pg_try_advisory_lock(alone))
+    with _turn(journal, locks, deadline) as (connection, had):
+        yield connection if all(had) else None
+
+
+def _keys(journal: Journal, path: str) -> list[int]:
+    """The locks of a name, from the outermost folder on, as everybody takes them: so nobody waits
+    in a circle."""
+    return [journal.key("name", one) for one in (*folders_of(path), path)]
+
+
+@contextmanager
+def cleaning(journal: Journal, deadline: Deadline) -> Iterator[bool]:
+    """The turn to clean up; ``False``: another worker of this store has it."""
+    lock = sa.func.pg_try_advisory_lock(journal.key("cleaning", ""))
+    with _turn(journal, [lock], deadline) as (_, had):
+        yield all(had)
+
+
+@contextmanager
+def _turn(
+    journal: Journal, locks: list[sa.Function[bool]], deadline: Deadline
+) -> Iterator[tuple[sa.Connection, list[bool]]]:
     with journal.connected(deadline) as connection:
         try:
             idle = max(int(deadline.timeout * 1000 / 3), 200)
             with journal.within(connection, deadline) as at:
-                at.run(_IDLE, {"idle": str(min(idle, 2**31 - 1))})
-                at.run(sa.select(*locks))
-            yield connection
+                at.run(_ENTER, {"idle": str(min(idle, 2**31 - 1))})
+                had = list(at.run(sa.select(*locks)).one())
+            yield connection, had
             with journal.within(connection, deadline) as at:
-                at.run(_UNLOCK)
+                at.run(_LEAVE)
         except BaseException:
             connection.invalidate()  # its locks go with it
             raise

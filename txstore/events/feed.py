@@ -157,7 +157,13 @@ class Consuming(Feed[Delivery]):
                 return None
             self._engine, self._after = engine, self._turn.cursor
         self._waiting_since = None
-        self._turn.check()
+        try:
+            self._turn.check()
+        except OSError:
+            # Whoever asks once more takes a new one.
+            self._turn.end()
+            self._turn = None
+            raise
         return engine.events.after(self._after, _BATCH, deadline)
 
     def _check_patience(self) -> None:
