@@ -165,6 +165,10 @@ class Inspector(Protocol):
     storage_dir: str
     working_dir: str
 
+    def totals(self) -> Totals:
+        """What there is in all: unfinished transfers, events, room."""
+        ...
+
     def check(self, *, deep: bool) -> Iterator[Finding]:
         """What is wrong.  What runs beside it makes no finding.
 

@@ -10,6 +10,7 @@ from txstore.engine import Inspector
 from txstore.local.files.disk import Disk
 from txstore.local.looking.inspector import LocalInspector
 from txstore.options import seconds
+from txstore.protocol.status import Totals
 
 
 class StoreInspector:
@@ -40,6 +41,16 @@ class StoreInspector:
         engine: Inspector = LocalInspector(disk or Disk(), storage_dir, working_dir, timeout)
         self._engine = engine
         self.storage_dir, self.working_dir = engine.storage_dir, engine.working_dir
+
+    def totals(self) -> Totals:
+        """What the store has in all: unfinished transfers, events not seen, room on the disk.
+
+        :raises JournalDamagedError: SQLite cannot read the journal
+        :raises JournalVersionError: a newer txstore wrote the journal
+        :raises JournalError: the journal cannot be read without writing
+        :raises LockTimeoutError: others were busy with the store for longer than ``lock_timeout``
+        """
+        return self._engine.totals()
 
     def check(self, *, deep: bool = False) -> Iterator[Finding]:
         """Look whether everything is right.  What workers do meanwhile makes no finding.

@@ -45,6 +45,14 @@ def _in_unit(size: float, power: int) -> str:
     return f"{size / 1024**power:.{decimals}f}"
 
 
+def lasting(seconds: float) -> str:
+    """A length of time as a person reads it: ``12 s``, ``90 min``."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
 def shown(text: str) -> str:
     """`text` for a terminal: what does not print there, or is no character at all, is escaped."""
     return "".join(

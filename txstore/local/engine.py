@@ -368,15 +368,9 @@ class LocalEngine:
 
     def totals(self, deadline: Deadline) -> Totals:
         """What there is in all."""
-        transfers, size, oldest = self._records.totals(deadline)
-        behind = (one.behind for one in self.events.consumers(deadline))
-        return Totals(
-            transfers,
-            size,
-            oldest_age=0.0 if oldest is None else max(self._home.now().wall - oldest, 0.0),
-            events_behind=max(behind, default=0),
-            free=self._staging.space().free,
-        )
+        behind = [one.behind for one in self.events.consumers(deadline)]
+        transfers, wall = self._records.totals(deadline), self._home.now().wall
+        return status.of_all(transfers, behind, wall, self._staging.space().free)
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""

@@ -1,12 +1,13 @@
-"""The status of a transfer, from its row."""
+"""The status of a transfer, from its row; and of all."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from txstore.digest import Hasher
 from txstore.local.journal.rows import Completion, Transfer
-from txstore.protocol.status import TransferStatus
+from txstore.protocol.status import Totals, TransferStatus
 
 
 def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
@@ -41,6 +42,21 @@ def of_completion(done: Completion) -> TransferStatus:
         updated_at=time_of(done.completed_at),
         state="stored",
     )
+
+
+def of_all(
+    transfers: tuple[int, int, float | None], consumers: Iterable[int], wall: float, free: int
+) -> Totals:
+    """What a store has in all.
+
+    :param transfers: how many there are, their bytes, and when the oldest was begun
+    :param consumers: how far each is behind
+    :param wall: what the wall clock says
+    :param free: bytes that the file system has left
+    """
+    count, size, oldest = transfers
+    age = 0.0 if oldest is None else max(wall - oldest, 0.0)
+    return Totals(count, size, age, max(consumers, default=0), free)
 
 
 def time_of(seconds: float) -> datetime:

@@ -19,7 +19,7 @@ from txstore.cli.settings import default_file, from_file, give_variables, tell_s
 
 #: The commands as the help shows them.
 GROUPS = {
-    "A store on this machine": ("put", "ls", "cancel", "expire", "check", "repair"),
+    "A store on this machine": ("put", "ls", "cancel", "expire", "check", "repair", "health"),
     "A store on a DXL fabric": ("send", "files", "get", "serve"),
     "The command itself": ("completion",),
 }

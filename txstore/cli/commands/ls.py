@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from txstore.cli.options import examples, folders
-from txstore.cli.text import human, shown
+from txstore.cli.text import human, lasting, shown
 
 if TYPE_CHECKING:
     from txstore import TransferStatus
@@ -62,7 +62,4 @@ def _as_row(transfer: TransferStatus, now: datetime) -> tuple[str, str, str, str
 
 
 def _ago(seconds: float) -> str:
-    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds // length:.0f} {unit} ago"
-    return f"{max(seconds, 0):.0f} s ago"
+    return f"{lasting(seconds)} ago"

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import cast
 
 from txstore.checks import Finding
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import JOURNAL
+from txstore.local.journal.event_records import EventRecords
+from txstore.local.journal.journal import Journal
 from txstore.local.looking.check import check, left_without_journal
 from txstore.local.looking.found import Found
 from txstore.local.looking.locks import SharedLocks
 from txstore.local.looking.look import Look
+from txstore.local.status import of_all
+from txstore.protocol.status import Totals
 
 
 class LocalInspector:
@@ -46,6 +52,16 @@ class LocalInspector:
             locks = SharedLocks(self._disk, found.working, found.locks_path)
             opened.callback(locks.close)
             yield Look(found, locks, self._timeout)
+
+    def totals(self) -> Totals:
+        """What there is in all."""
+        with self._look() as look:
+            deadline = look.deadline()
+            events = EventRecords(cast(Journal, look.reader), 1)
+            behind = [one.behind for one in events.consumers(deadline)]
+            transfers = look.records.totals(deadline)
+            free, _ = self._disk.space(look.found.working)
+            return of_all(transfers, behind, time.time(), free)
 
     def check(self, *, deep: bool) -> Iterator[Finding]:
         """What is wrong with the store, part by part.
