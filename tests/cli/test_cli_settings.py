@@ -103,7 +103,7 @@ def test_an_empty_variable_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ('\nstroage-dir = "s"\n', "line 2: 'stroage-dir' is not known. Known are config, deep, "),
         ('[ls]\nstorage-dir = "s"\n["lss"]\n', "line 3: 'lss' is not known. Known are config,"),
-        ("[ls]\nworkers = 1\n", "line 2: 'workers' is not known. Known are json, storage-dir,"),
+        ("[ls]\nworkers = 1\n", "line 2: 'workers' is not known. Known are expire-after, json, "),
         ('[ls]\nname = "n"\n', "line 2: 'name' is not known"),
         ("ls = 1\n", "line 1: 'ls' is a command: its options stand below [ls]"),
         ("ls.json = 1\n", "line 1: 'json' must be true or false"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -138,3 +140,29 @@ def test_a_cancelled_file_is_said_to_be_and_the_others_are_sent(
     assert f"Error: {path}: cancelled: its transfer" in output
     assert (tmp_path / "storage" / "other").read_bytes() == b"other"
     assert not (tmp_path / "storage" / path.name).exists()
+
+
+def test_json_has_an_object_for_what_was_sent_and_got(run: Run, tmp_path: Path) -> None:
+    path, back = tmp_path / "f.bin", tmp_path / "back"
+    path.write_bytes(b"some bytes")
+    sha256 = hashlib.sha256(b"some bytes").hexdigest()
+    code, output = run(send, path, "--json", "--quiet")
+    sent = json.loads(output)
+    assert sent.pop("file_id")
+    assert (code, sent) == (
+        0,
+        {
+            "path": str(path),
+            "name": "f.bin",
+            "size": 10,
+            "sha256": sha256,
+            "segments": 1,
+            "resumed_from": 0,
+        },
+    )
+    code, output = run(get, "f.bin", "--json", "--quiet", "--output", back)
+    assert (code, json.loads(output)) == (
+        0,
+        {"name": "f.bin", "path": str(back), "size": 10, "sha256": sha256},
+    )
+    assert back.read_bytes() == b"some bytes"

@@ -24,9 +24,9 @@ def put(source: Path, storage: Path, *more: object) -> list[object]:
     return ["put", source, *options, *more]
 
 
-def run(*args: object, code: int = 0) -> Result:
+def run(*args: object, code: int = 0, answer: str | None = None) -> Result:
     """Run the command in this process; it ends with `code` and never with a traceback."""
-    result = CliRunner().invoke(txstore, [str(arg) for arg in args])
+    result = CliRunner().invoke(txstore, [str(arg) for arg in args], input=answer)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from txstore.cli.text import human, percent, say, shown
 
@@ -139,7 +139,7 @@ def display(
     """
     if quiet or sys.stderr is None:  # None: the command was started without it
         return NoDisplay()
-    if _moves_its_cursor():
+    if moves_its_cursor(sys.stderr):
         # Nothing else needs rich, which takes longer to import than all that ``put`` is.
         from txstore.cli.bar import BarDisplay
 
@@ -147,7 +147,7 @@ def display(
     return PlainDisplay(name, size, doing, files)
 
 
-def _moves_its_cursor() -> bool:
-    """Whether standard error is a terminal that can draw a bar, and whose user wants one."""
+def moves_its_cursor(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that can draw, and whose user wants that."""
     plain = os.environ.get("TERM", "") in ("", "dumb", "unknown") or os.environ.get("NO_COLOR")
-    return sys.stderr.isatty() and not plain
+    return stream.isatty() and not plain

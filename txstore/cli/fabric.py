@@ -6,7 +6,7 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -27,9 +27,9 @@ FAILED = 1
 BAD_CONFIG = 78
 
 
-def fabric_options(command: Command) -> Command:
+def fabric_options(*, required: bool = True) -> Callable[[Command], Command]:
     """The options that say which store, and how long to wait for it."""
-    for option in (
+    options = (
         click.option(
             "--retry-for",
             type=click.FloatRange(min=0),
@@ -53,14 +53,19 @@ def fabric_options(command: Command) -> Command:
         click.option(
             "--config",
             "config_dir",
-            required=True,
+            required=required,
             type=FOLDER,
             metavar="DIR",
             help="Folder with dxlclient.config, which selects the fabric.",
         ),
-    ):
-        command = option(command)
-    return command
+    )
+
+    def decorate(command: Command) -> Command:
+        for option in options:
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @contextmanager

@@ -19,7 +19,12 @@ from txstore.cli.options import FILE, FOLDER
 
 #: Options that say what is done this time.  Whoever could set them for all times would be in for a
 #: surprise.
-ONCE = frozenset({"--dry-run", "--help", "--name", "--output", "--recursive", "--to"})
+ONCE = frozenset(
+    {
+        *("--all", "--dry-run", "--help", "--name", "--output", "--recursive", "--to"),
+        *("--version", "--watch", "--yes"),
+    }
+)
 
 _BAD_CONFIG = 78
 #: From strong to weak.
@@ -125,7 +130,7 @@ class _File:
             return value
         if isinstance(value, bool) or not isinstance(value, str | int | float):
             self._refuse(key, "must be text or a number")
-        if option.type in (FOLDER, FILE) and value:
+        if option.type in (FOLDER, FILE) and value and "://" not in str(value):
             # Not from the current folder: the file is the same in each of them.
             return os.path.join(
                 os.path.dirname(os.path.abspath(self._path)), os.path.expanduser(str(value))

@@ -73,7 +73,7 @@ def with_trees(named: list[tuple[str, str]], option: str, except_for: Iterable[s
 
     :param except_for: folders that are left out, such as the storage itself
     """
-    left_out = {_identity(folder) for folder in except_for}
+    left_out = {_identity(folder) for folder in except_for} - {None}
     found = Found([], [], [])
     for path, name in named:
         if os.path.isdir(path):

@@ -37,9 +37,12 @@ def existing(
     """A store that is there already: who only looks makes no folders."""
     where = working_dir or os.path.join(storage_dir, DEFAULT_WORKING_DIR)
     try:
-        os.stat(os.path.join(where, JOURNAL))
+        if "://" not in where:
+            os.stat(os.path.join(where, JOURNAL))
         with opened(storage_dir, working_dir, **options) as store:
             yield store
+    except BrokenPipeError:
+        raise  # of what is printed: who reads it has enough
     except FileNotFoundError as error:
         raise click.ClickException(
             f"there is no store here: {error.filename} does not exist."

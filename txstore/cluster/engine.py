@@ -410,6 +410,8 @@ def _of_transfer(row: Transfer) -> TransferStatus:
         created_at=row.created_at.astimezone(timezone.utc),
         updated_at=row.updated_at.astimezone(timezone.utc),
         state="receiving" if row.publish_path is None else "publishing",
+        name=row.publish_path,
+        size=row.publish_size,
     )
     # In a list of many transfers that nobody asks it of, it would take most of the time.
     status.__dict__["_hashed"] = row.state
@@ -426,4 +428,6 @@ def _of_completion(done: Completion) -> TransferStatus:
         created_at=done.created_at.astimezone(timezone.utc),
         updated_at=done.completed_at.astimezone(timezone.utc),
         state="stored",
+        name=done.path,
+        size=done.size,
     )

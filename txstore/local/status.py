@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from datetime import datetime, timezone
 
@@ -23,6 +24,8 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
         created_at=time_of(row.created_at),
         updated_at=time_of(row.updated_at),
         state="receiving" if row.publish_place is None else "publishing",
+        name=None if row.publish_path is None else os.fsdecode(row.publish_path),
+        size=row.publish_size,
     )
     if hasher is None:
         # In a list of many transfers that nobody asks it of, it would take most of the time.
@@ -41,6 +44,8 @@ def of_completion(done: Completion) -> TransferStatus:
         created_at=time_of(done.created_at),
         updated_at=time_of(done.completed_at),
         state="stored",
+        name=os.fsdecode(done.path),
+        size=done.size,
     )
 
 

@@ -22,6 +22,8 @@ class TransferStatus:
     :ivar updated_at: when it was last worked on (UTC)
     :ivar state: ``"receiving"``; ``"publishing"`` (the last segment came, the file is about to
         appear in the storage); ``"stored"`` (finished, and not forgotten yet)
+    :ivar name: what the file is to be stored as, normalised; ``None``: not known
+    :ivar size: bytes that the whole file has; ``None``: not known
     """
 
     file_id: str
@@ -31,6 +33,8 @@ class TransferStatus:
     created_at: datetime
     updated_at: datetime
     state: str
+    name: str | None = None
+    size: int | None = None
 
     def __getattr__(self, name: str) -> Any:
         # Only where there is no such attribute (yet).

@@ -9,6 +9,8 @@ cannot work, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
+import platform
+import sqlite3
 from importlib import import_module
 
 import click
@@ -16,11 +18,14 @@ import click
 from txstore import __version__
 from txstore.cli.options import FILE
 from txstore.cli.settings import default_file, from_file, give_variables, tell_source
+from txstore.local.journal.revision import REVISION
 
 #: The commands as the help shows them.
 GROUPS = {
-    "A store on this machine": ("put", "ls", "cancel", "expire", "check", "repair", "health"),
-    "A store on a DXL fabric": ("send", "files", "get", "serve"),
+    "A store on this machine": (
+        *("put", "ls", "info", "cancel", "expire", "files", "check", "repair", "health"),
+    ),
+    "A store on a DXL fabric": ("send", "get", "serve"),
     "The command itself": ("completion",),
 }
 
@@ -71,6 +76,15 @@ class _Commands(click.Group):
                 )
 
 
+def _show_version(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    if not value or ctx.resilient_parsing:
+        return
+    click.echo(f"txstore {__version__}")
+    click.echo(f"Engine local, journal {REVISION}; SQLite {sqlite3.sqlite_version}")
+    click.echo(f"Python {platform.python_version()}")
+    ctx.exit()
+
+
 @click.group(
     cls=_Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -87,6 +101,13 @@ class _Commands(click.Group):
     metavar="FILE",
     help="TOML file with options. [default: ~/.config/txstore/config.toml, if it is there]",
 )
-@click.version_option(__version__, message="%(prog)s %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_show_version,
+    help="Show the versions of txstore and of what it rests on, and exit.",
+)
 def txstore(**_: object) -> None:
     """Store files so that they survive being interrupted at any moment."""

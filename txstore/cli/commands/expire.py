@@ -6,8 +6,9 @@ import json
 
 import click
 
-from txstore.cli.options import duration, examples, folders
+from txstore.cli.options import examples, folders
 from txstore.cli.text import say, shown
+from txstore.cli.transfers import expiry_option
 
 
 @click.command(
@@ -18,14 +19,7 @@ from txstore.cli.text import say, shown
     ),
 )
 @folders()
-@click.option(
-    "--expire-after",
-    callback=duration,
-    default="7d",
-    show_default=True,
-    metavar="TIME",
-    help="Time without activity after which a transfer is dropped: 90s, 15m, 12h, 7d.",
-)
+@expiry_option("Time without activity after which a transfer is dropped")
 @click.option("--json", "as_json", is_flag=True, help="A JSON list of the IDs, for programs.")
 def expire(storage_dir: str, working_dir: str | None, expire_after: float, as_json: bool) -> None:
     """Drop the transfers that nobody has gone on with, and what dead workers left.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import closing
 
@@ -22,13 +23,14 @@ from txstore.errors import InterruptedSendError
     ),
 )
 @click.argument("name")
-@fabric_options
+@fabric_options()
 @click.option(
     "--output",
     type=FILE,
     metavar="FILE",
     help="Where to write it, also a folder. [default: NAME's last part]",
 )
+@click.option("--json", "in_json", is_flag=True, help="One JSON object a file, for programs.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def get(
     name: str,
@@ -37,6 +39,7 @@ def get(
     timeout: float,
     retry_for: float,
     output: str | None,
+    in_json: bool,
     quiet: bool,
 ) -> None:
     """Get the stored file NAME back from the store on a DXL fabric.
@@ -63,5 +66,8 @@ def get(
             except InterruptedSendError:
                 view.note("stopped; the same command goes on from here")
                 raise
-    if not quiet:
+    if in_json:
+        found = {"name": name, "path": target, "size": version.size, "sha256": version.sha256}
+        click.echo(json.dumps(found))
+    elif not quiet:
         click.echo(f"got {shown(target)}: {human(version.size)}, SHA-256 {version.sha256}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from contextlib import closing
@@ -59,7 +60,7 @@ def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int
     ),
 )
 @click.argument("files", metavar="FILE...", nargs=-1, required=True, type=FILE)
-@fabric_options
+@fabric_options()
 @click.option(
     "--to",
     metavar="NAME",
@@ -73,6 +74,7 @@ def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int
     metavar="BYTES",
     help="Bytes a message, also as 50KiB; auto: the most that the broker takes.",
 )
+@click.option("--json", "in_json", is_flag=True, help="One JSON object a file, for programs.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
 def send(
     files: tuple[str, ...],
@@ -82,6 +84,7 @@ def send(
     retry_for: float,
     to: str | None,
     segment_size: int | None,
+    in_json: bool,
     quiet: bool,
 ) -> None:
     """Send each FILE to the store on a DXL fabric.
@@ -97,7 +100,7 @@ def send(
         sender = FileSender(link, store_topic=topic, segment_size=segment_size)
         for path, name in named:
             try:
-                _send(sender, link, path, name, quiet=quiet)
+                _send(sender, link, path, name, in_json=in_json, quiet=quiet)
             except _OF_ONE_FILE as error:
                 if isinstance(error, TimeoutError | BrokenPipeError):
                     raise  # nobody answers, or reads: it would be the same with the other files
@@ -119,7 +122,9 @@ def _what_to_do(error: Exception, config_dir: str, topic: str) -> str:
     return ""
 
 
-def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) -> None:
+def _send(
+    sender: FileSender, link: Link, path: str, name: str, *, in_json: bool, quiet: bool
+) -> None:
     with source_at(path, name) as source:
         size = source.size
     last: SendProgress | None = None
@@ -154,6 +159,8 @@ def _send(sender: FileSender, link: Link, path: str, name: str, *, quiet: bool) 
                 link.stop.clear()
                 view.note(f"cancelled, {sender.cancel(last.file_id)} segments dropped")
             sys.exit(INTERRUPTED)
-    if not quiet:
+    if in_json:
+        click.echo(json.dumps({"path": path, **vars(sent)}))
+    elif not quiet:
         how = f"in {sent.segments} segments" if sent.segments else "stored already, nothing sent"
         click.echo(f"stored {shown(name)}: {human(sent.size)} {how}, SHA-256 {sent.sha256}")

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-#: Newest revision under ``migrations/versions``.
-REVISION = "0005"
+from txstore.local.journal.revision import REVISION as REVISION
 
 metadata = sa.MetaData()
 
