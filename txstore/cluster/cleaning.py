@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 
 from txstore.cluster import leftovers, records, turns
@@ -22,6 +21,7 @@ from txstore.cluster.retry import ChangedError, TransientError, retrying
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import TxStoreError
+from txstore.process import threads
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Cleaning:
         self._due = time.monotonic() + self._interval
         self._look_due = time.monotonic() + random.uniform(0, _LOOKING)
         self._after: str | None = None
-        self._busy = threading.Lock()
+        self._busy = threads.new_lock()  # one slice at a time
 
     def after_answer(self, file_id: str, deadline: Deadline) -> None:
         """One slice, if it is time; what goes wrong is logged, since the answer stands.
@@ -82,7 +82,7 @@ class Cleaning:
         :param file_id: whose transfer is being worked on, however short its time is
         :param deadline: of the call
         """
-        if time.monotonic() < self._due or not self._busy.acquire(blocking=False):
+        if time.monotonic() < self._due or not threads.try_acquire(self._busy):
             return
         try:
             self._due = time.monotonic() + self._interval
@@ -94,6 +94,10 @@ class Cleaning:
             logger.warning("Cleaning up was put off: %s", error)
         finally:
             self._busy.release()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._busy)
 
     def _slice(self, file_id: str, deadline: Deadline) -> bool:
         """Take some away; whether there was as much as a slice takes."""

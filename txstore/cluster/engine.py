@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import uuid
+import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +21,7 @@ from typing import Protocol, TypeVar
 from txstore.checks import Finding
 from txstore.cluster import records
 from txstore.cluster.addresses import read_bucket
+from txstore.cluster.belongings import Belongings
 from txstore.cluster.cleaning import Cleaning
 from txstore.cluster.consumers import Consumers
 from txstore.cluster.events import ClusterEvents
@@ -86,7 +88,6 @@ class ClusterEngine:
     spoilt = False
 
     def __init__(self, options: Options, servers: Servers | None = None) -> None:
-        self._process = forks.here()
         servers = servers or Servers()
         if options.metrics is not None:
             servers = MeasuredServers(servers, options.metrics)
@@ -107,7 +108,7 @@ class ClusterEngine:
         with ExitStack() as failed:
             url = os.fspath(options.working_dir)
             self._journal = journal = Journal(url, servers, options.lock_timeout)
-            failed.callback(journal.abandon)
+            failed.callback(journal.close)
             self.working_dir = journal.where
             self._objects = objects = Objects(bucket, servers, options.lock_timeout)
             failed.callback(objects.close)
@@ -128,7 +129,10 @@ class ClusterEngine:
                 keep_completed=options.keep_completed,
             )
             forks.disown_in_children(self)
+            self._belongings = belongings = Belongings(journal, objects)
             failed.pop_all()
+        # A manager that is dropped without `close` must not leak its connections.
+        self._release = weakref.finalize(self, belongings.let_go)
 
     def _open(self, storage: str, deadline: Deadline) -> bool:
         """Make the store, unless it is there; whether the object store keeps conditions."""
@@ -167,22 +171,26 @@ class ClusterEngine:
             self._objects.delete([probe], deadline)
 
     def is_usable(self) -> bool:
-        """Whether nothing is known against it, and this is the process that opened it."""
-        return not self.spoilt and forks.is_here(self._process)
+        """Whether nothing is known against it, this is the process that opened it, and its
+        connections are its own still."""
+        return not self.spoilt and self._belongings.are_ours()
 
     def let_go(self) -> None:
-        """After a call of this thread failed: a connection was let go of where it failed."""
+        """After a call of this thread failed, wherever.  Connections were let go of there."""
+        self._cleaning.let_go()
 
     def abandon(self) -> None:
         """Let go of everything without waiting for anybody."""
-        self.events.close()
-        self._journal.abandon(close=forks.is_here(self._process))
-        self._objects.close()
+        if self._belongings.are_ours():
+            self.events.close()
+        else:
+            self.events.disown()
+        self._release()
 
     def disown(self) -> None:
         """In a forked child: the connections are the parent's."""
         self.events.disown()
-        self._journal.abandon(close=False)
+        self._journal.disown()
 
     def close(self) -> None:
         """Let go of everything in good order.  No call is inside."""
@@ -203,6 +211,8 @@ class ClusterEngine:
         return answer
 
     def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
+        if request.cancel:
+            return self.cancel(request, deadline)
         if request.store is None:
             self._attempt(request, lambda: self._appender.take(request, deadline), deadline)
             return FileStoreSegmentResult(request.file_id, request.number)
@@ -227,18 +237,21 @@ class ClusterEngine:
         """Do some work until it is known how it went."""
 
         def attempt() -> T:
-            try:
-                return work()
-            except UnsettledError as error:
-                self._publisher.settle(error.row, deadline)
-            except ChangedError:
-                pass
-            if deadline.left() == 0:
-                raise TakenOverError(self.working_dir, request.file_id)
-            return attempt_again()
-
-        def attempt_again() -> T:
-            raise TransientError(TakenOverError(self.working_dir, request.file_id))
+            error: UnsettledError | ChangedError
+            while True:
+                try:
+                    return work()
+                except UnsettledError as unsettled:
+                    error = unsettled
+                except ChangedError as changed:
+                    error = changed
+                try:
+                    if isinstance(error, UnsettledError) and deadline.left():
+                        self._publisher.settle(error.row, deadline)
+                        continue
+                except ChangedError:
+                    pass
+                raise TransientError(TakenOverError(self.working_dir, request.file_id))
 
         return self._retrying(attempt, deadline)
 
@@ -263,14 +276,14 @@ class ClusterEngine:
                 known = replace(known, content=(hasher.total, hasher.digest()))
             else:
                 assert step is Fact.ANSWERED
-                known = replace(known, answered=self._is_answered(request, deadline))
+                known = replace(known, answered=self._is_answered(request, last, deadline))
         if isinstance(step, Refusal):
             if step.ends and row is not None:
                 last.refused = step.error
                 self._drop(row, deadline)
             raise step.error
         if step is Step.STORE:
-            self._publisher.publish_whole(request, claim, deadline)
+            self._publisher.publish_whole(request, claim, last.seen, deadline)
         elif step is Step.FINISH:
             assert row is not None
             self._publisher.finish(row, request, claim, deadline)
@@ -282,17 +295,20 @@ class ClusterEngine:
                 raise ChangedError
         self._parts.discard(keys, deadline)
 
-    def _is_answered(self, request: SegmentRequest, deadline: Deadline) -> bool:
+    def _is_answered(self, request: SegmentRequest, last: _Last, deadline: Deadline) -> bool:
         """Whether an equal last message was carried out, and can still be answered for."""
         claim = request.store
         assert claim is not None
-        last = hashlib.sha256(request.payload).digest()
+        wanted = (request.number, claim.path, claim.size, claim.sha256)
+        digest = hashlib.sha256(request.payload).digest()
         with self._journal.transaction(deadline) as at:
+            found = records.completions(at, request.file_id)
+            last.seen = found[0].id if found else 0
             equal = [
                 done
-                for done in records.completions(at, request.file_id)
-                if (done.segments, done.path, done.size, done.sha256, done.last)
-                == (request.number, claim.path, claim.size, claim.sha256, last)
+                for done in found
+                if (done.segments, done.path, done.size, done.sha256) == wanted
+                and done.last == digest
             ]
             latest = records.latest_at(at, claim.path) if equal else None
         if not equal:
@@ -395,10 +411,12 @@ class _Last:
 
     :ivar refused: the error of a message that ended its transfer
     :ivar dropping: key of the row that was to be dropped
+    :ivar seen: newest completion with the message's id; 0: there was none
     """
 
     refused: RequestError | None = None
     dropping: int | None = None
+    seen: int = 0
 
 
 def _of_transfer(row: Transfer) -> TransferStatus:

@@ -17,7 +17,7 @@ from txstore.cluster.addresses import without_secrets
 from txstore.cluster.retry import TransientError
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
-from txstore.errors import JournalError, LockTimeoutError
+from txstore.errors import JournalError, LockTimeoutError, OptionError
 
 #: Connections that are kept, and that there may be besides.
 _KEPT, _MORE = 8, 56
@@ -62,7 +62,7 @@ def _bound(connection: Any, deadline: Deadline) -> None:
 
 
 class Journal:
-    """The connections of one process.  Thread-safe; ``abandon`` in a forked child.
+    """The connections of one process.  Thread-safe; ``disown`` in a forked child.
 
     :param url: as libpq takes it
     :ivar where: the URL, without secrets
@@ -72,6 +72,16 @@ class Journal:
         self.where = without_secrets(url)
         # What libpq reads itself: environment, .pgpass, services, all parameters of the URL.
         self._url = "postgresql://" + url.partition("://")[2]
+        try:
+            psycopg.conninfo.conninfo_to_dict(self._url)
+        except psycopg.ProgrammingError:
+            # Its text has the whole URL, and so has that of the error before it.
+            raise OptionError(
+                "working_dir must be a URL as PostgreSQL's own programs take it:"
+                " 'postgresql://user@host/database'.",
+                option="working_dir",
+                received=None,
+            ) from None
         self._servers, self._timeout = servers, lock_timeout
         self._engine = self._make_engine(
             poolclass=QueuePool,
@@ -109,12 +119,13 @@ class Journal:
 
         return self._servers.connect(opening)
 
-    def abandon(self, *, close: bool = True) -> None:
-        """Let go of all connections.
+    def close(self) -> None:
+        """Close all connections that nobody uses."""
+        self._engine.dispose()
 
-        :param close: not in a forked child, whose parent has them still
-        """
-        self._engine.dispose(close=close)
+    def disown(self) -> None:
+        """In a forked child: all connections are the parent's."""
+        self._engine.dispose(close=False)
 
     # --- using a connection ------------------------------------------------------------------
 

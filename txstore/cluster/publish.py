@@ -21,7 +21,7 @@ from txstore.cluster.keys import folders_of
 from txstore.cluster.objects import Found, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.records import Completion, Progress, Stored, Transfer
-from txstore.cluster.retry import ChangedError
+from txstore.cluster.retry import ChangedError, TransientError
 from txstore.deadline import Deadline
 from txstore.errors import NameRefusedError, RequestError
 from txstore.protocol.request import FileClaim, SegmentRequest
@@ -49,18 +49,23 @@ class Publisher:
         self._journal, self._objects, self._parts = journal, objects, parts
         self._conditional = conditional
 
-    def publish_whole(self, request: SegmentRequest, claim: FileClaim, deadline: Deadline) -> None:
+    def publish_whole(
+        self, request: SegmentRequest, claim: FileClaim, seen: int, deadline: Deadline
+    ) -> None:
         """Store a file that came in one segment.
 
-        :raises ChangedError: a transfer with its id was begun meanwhile
+        :param seen: newest completion with its id when that was decided.  A worker may be paused
+            after that, while another one answers the same message: then it decides anew
+        :raises ChangedError: so it is, or a transfer with its id was begun meanwhile
         """
         stored = _stored(request, claim)
-        if self._conditional and self._publish_new(request, claim, stored, deadline):
+        if self._conditional and self._publish_new(request, claim, stored, seen, deadline):
             return
         composed = self._compose(None, request, stored, deadline)
         with self._turn(composed, deadline) as held:
             self._prepare(held, request, claim, deadline)
             with self._journal.within(held, deadline) as at:
+                _check_newest(at, request, seen)
                 key = records.begin(at, request.file_id, Progress(0, 0, 0, None, None))
                 row = None if key is None else records.by_id(at, key)
                 if row is None or not records.intend(at, row, stored, composed.upload):
@@ -68,17 +73,24 @@ class Publisher:
             self._carry_out(held, row, request, composed, deadline)
 
     def _publish_new(
-        self, request: SegmentRequest, claim: FileClaim, stored: Stored, deadline: Deadline
+        self,
+        request: SegmentRequest,
+        claim: FileClaim,
+        stored: Stored,
+        seen: int,
+        deadline: Deadline,
     ) -> bool:
         """Store a file where there is none, by one request; ``False``: there is one."""
         with turns.name(self._journal, claim.path, deadline) as held:
             if self._prepare(held, request, claim, deadline) is not None:
                 return False
+            with self._journal.within(held, deadline) as at:
+                _check_newest(at, request, seen)
             # A worker that was paused just here finds another file there, and stops.
             if not self._objects.put_new(
                 claim.path, request.payload, deadline, token=stored.token, sha256=stored.sha256
             ):
-                return False
+                raise ChangedError
             # On the connection that has the turn: without it nothing is recorded.
             with self._journal.within(held, deadline) as at:
                 records.complete(at, request.file_id, 1, stored, None)
@@ -109,7 +121,7 @@ class Publisher:
         try:
             more = request.payload
             etags = self._parts.compose(row, more, stored.path, upload, deadline)
-        except (ChangedError, OSError):
+        except (ChangedError, TransientError):
             self._abort(stored.path, upload, deadline)
             raise
         return _Composed(stored, upload, etags)
@@ -121,7 +133,9 @@ class Publisher:
         try:
             with turns.name(self._journal, path, deadline) as held:
                 yield held
-        except (ChangedError, RequestError):
+        except (ChangedError, TransientError, RequestError):
+            # Also where its intent may have been recorded: then that is withdrawn, or was carried
+            # out before.
             self._abort(path, composed.upload, deadline)
             raise
 
@@ -227,6 +241,12 @@ class Publisher:
         """Whether a file is the one that was published."""
         found = self._objects.head(done.path, deadline)
         return found is not None and found.token == done.token
+
+
+def _check_newest(at: Transaction, request: SegmentRequest, seen: int) -> None:
+    """:raises ChangedError: a last message with the id was carried out meanwhile"""
+    if records.newest(at, request.file_id) != seen:
+        raise ChangedError
 
 
 def _stored(request: SegmentRequest, claim: FileClaim) -> Stored:

@@ -160,6 +160,7 @@ _COMPLETIONS = (
     .order_by(completion.c.id.desc())
 )
 _LATEST_AT = sa.select(sa.func.max(completion.c.id)).where(completion.c.path == _p("path"))
+_NEWEST = sa.select(sa.func.max(completion.c.id)).where(completion.c.file_id == _p("file_id"))
 _COMPLETE = sa.insert(completion)
 _EVENT = sa.insert(event)
 _ENDED = (
@@ -383,6 +384,11 @@ def ended(at: Transaction, key: int) -> tuple[str, int] | None:
 def completions(at: Transaction, file_id: str) -> list[Completion]:
     """Last messages with an id that were carried out, latest first."""
     return [Completion._make(row) for row in at.run(_COMPLETIONS, {"file_id": file_id})]
+
+
+def newest(at: Transaction, file_id: str) -> int:
+    """The newest completion with an id; 0: there is none."""
+    return int(at.run(_NEWEST, {"file_id": file_id}).scalar() or 0)
 
 
 def latest_at(at: Transaction, path: str) -> int | None:

@@ -35,6 +35,13 @@ class Appender:
         if len(request.payload) >= self._parts.size(None):
             self._take_large(request, deadline)
             return
+        while (full := self._take(request, deadline)) is not None:
+            # Before the tail grows: so it is bounded where the object store takes nothing.
+            self._parts.flush(full, deadline)
+
+    def _take(self, request: SegmentRequest, deadline: Deadline) -> Transfer | None:
+        """Take a segment, unless its transfer's tail has to become a part before: that is the
+        answer then."""
         with self._journal.transaction(deadline, lazily=self._lazily) as at:
             row = records.lock(at, request.file_id)
             _check_settled(row)
@@ -42,14 +49,11 @@ class Appender:
             if step is Step.ACKNOWLEDGE:
                 assert row is not None
                 records.touch(at, row)
-                return
-            if row is None or not self._parts.is_due(row):
+            elif row is not None and self._parts.is_due(row):
+                return row
+            else:
                 self._append(at, request, row, deadline)
-                return
-        # Before the tail grows: so it is bounded where the object store takes nothing.
-        assert row is not None
-        self._parts.flush(row, deadline)
-        raise ChangedError
+        return None
 
     def _append(
         self, at: Transaction, request: SegmentRequest, row: Transfer | None, deadline: Deadline

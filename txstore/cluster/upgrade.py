@@ -78,4 +78,4 @@ def upgrade_by_hand(url: str, run: Callable[[sa.Connection], None]) -> None:
             _revision(journal, transaction)
             run(transaction.connection)
     finally:
-        journal.abandon()
+        journal.close()
