@@ -15,7 +15,15 @@ from typing import Any
 
 import local_link
 import pytest
-from fabric_broker import PATIENCE, Broker, MakeFile, ServiceProcess, StartService, wait_until
+from fabric_broker import (
+    AS_IN_A_TERMINAL,
+    PATIENCE,
+    Broker,
+    MakeFile,
+    ServiceProcess,
+    StartService,
+    wait_until,
+)
 from local_link import Message
 
 from txstore import FileStoreManager
@@ -122,12 +130,15 @@ def test_a_worker_whose_requests_wait_for_the_disk_gives_signs_of_life(
 
 
 @alone_and_supervised
-@pytest.mark.parametrize("whole", [False, True], ids=["one process", "all of its terminal"])
 def test_a_terminal_that_goes_stops_it_cleanly(
-    shared_dir: Path, start_service: StartService, options: list[str], whole: bool
+    shared_dir: Path, start_service: StartService, options: list[str]
 ) -> None:
-    service = start_service(shared_dir, *options)
-    (os.killpg if whole else os.kill)(service.pid, signal.SIGHUP)
+    terminal, end = os.openpty()
+    # The first one that the leader of a session opens is the one of all of its processes.
+    opening = f"import os; os.open({os.ttyname(end)!r}, os.O_RDWR); {AS_IN_A_TERMINAL}"
+    service = start_service(shared_dir, *options, first=opening)
+    os.close(end)
+    os.close(terminal)
     assert service.wait() == 0, service.output
     assert any("Stopping" in line for line in service.output)
 

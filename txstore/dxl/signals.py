@@ -6,21 +6,42 @@ of the very event that the handler would set.  Then it would wait for itself for
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+_HANGUP = (signal.SIGHUP,)
+
 
 def stop_signals() -> tuple[signal.Signals, ...]:
     """The signals that ask a service to stop cleanly.
 
-    SIGHUP, with which a terminal that is closed takes its programs along, is one of them, unless
-    whoever started the service wants it to stay then (``nohup``).
+    SIGHUP, with which a terminal that is closed takes its programs along, is one of them where
+    there is a terminal, unless whoever started the service wants it to stay then (``nohup``).
     """
-    stopping = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-    return stopping[:2] if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN else stopping
+    stopping = (signal.SIGTERM, signal.SIGINT)
+    return stopping + _HANGUP if _has_terminal() and not _is_ignored() else stopping
+
+
+def reload_signals() -> tuple[signal.Signals, ...]:
+    """The signals that ask it to read its configuration again: SIGHUP, where no terminal can be
+    closed."""
+    return () if _has_terminal() or _is_ignored() else _HANGUP
+
+
+def _is_ignored() -> bool:
+    return signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager

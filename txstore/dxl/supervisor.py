@@ -11,13 +11,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.duty import Duty
+from txstore.dxl.reloading import read_again
 from txstore.dxl.service import FAILED, REPLACED, STOP_TIMEOUT
-from txstore.dxl.signals import stop_signals
+from txstore.dxl.signals import reload_signals, stop_signals
+from txstore.dxl.systemd import Herald
 from txstore.dxl.worker import READY
 
 logger = logging.getLogger(__name__)
@@ -57,29 +60,24 @@ class _Worker:
 
 
 class Supervisor:
-    """Keeps ``count`` workers running until SIGTERM, SIGINT or SIGHUP.
+    """Keeps ``count`` workers running until it is told to stop by a signal.
 
     :param config: what they serve, also those that are started again when its file has changed
     :param count: how many
-    :param on_ready: called once, when all of them answer requests
-    :param on_round: called again and again
+    :param herald: told when all of them answer requests
     :param metrics: folder in which they count what they do
     """
 
     def __init__(
-        self,
-        config: ServiceConfig,
-        count: int,
-        on_ready: Callable[[], None],
-        on_round: Callable[[], object] = lambda: None,
-        metrics: str | None = None,
+        self, config: ServiceConfig, count: int, herald: Herald, metrics: str | None = None
     ) -> None:
         self._config, self._metrics = config, metrics
         self._started = 0
         self._workers = [_Worker(number) for number in range(1, count + 1)]
-        self._on_ready, self._on_round = on_ready, on_round
+        self._herald = herald
+        self._reloading = set(reload_signals())
         self._replaced = False
-        self._said_ready = False
+        self._awaited = {worker.number for worker in self._workers}
         self._awake = time.monotonic()
         self._selector = selectors.DefaultSelector()
 
@@ -98,8 +96,8 @@ class Supervisor:
 
         :return: exit code: 0 if every worker stopped cleanly, 75 where the store is another, else 1
         """
-        with _signals() as told, self._selector:
-            self._selector.register(told, selectors.EVENT_READ, None)
+        with _signals(*stop_signals(), *self._reloading) as told, self._selector:
+            self._selector.register(told, selectors.EVENT_READ, partial(self._heed, told))
             try:
                 while not self._step():
                     continue
@@ -111,7 +109,7 @@ class Supervisor:
 
     def _step(self) -> bool:
         """Start what is due and wait for the next event; whether it is time to stop."""
-        self._on_round()
+        self._herald.alive()
         began = time.monotonic()
         # Not longer, so that a part of its own time that it was stopped for does not go unseen.
         pause = SILENCE / 3
@@ -122,10 +120,8 @@ class Supervisor:
                 pause = min(pause, worker.due - began)
             elif not worker.killed:
                 pause = min(pause, max(worker.silent_after - began, 0.0))
-        for key, _ in self._selector.select(pause):
-            if key.data is None:
-                return True
-            self._hear(key.data)
+        if any(key.data() for key, _ in self._selector.select(pause)):
+            return True
         # One look at the clock, and all the time since the last one counts: wherever in a step it
         # was stopped, it sees that here, before it takes a worker for silent.
         now = time.monotonic()
@@ -157,10 +153,11 @@ class Supervisor:
         worker.ready = worker.killed = False
         worker.started = time.monotonic()
         worker.silent_after = worker.started + SILENCE * FIRST_SIGN
-        self._selector.register(ours, selectors.EVENT_READ, worker)
+        self._selector.register(ours, selectors.EVENT_READ, partial(self._hear, worker))
         logger.info("Worker %d is process %d", worker.number, worker.process.pid)
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: _Worker) -> bool:
+        """What a worker says; never that it is time to stop."""
         assert worker.line is not None
         try:
             said = worker.line.recv(4096)
@@ -168,12 +165,15 @@ class Supervisor:
             said = b""
         if not said:
             self._bury(worker)
-            return
+            return False
         worker.silent_after = time.monotonic() + SILENCE
-        worker.ready = worker.ready or READY in said
-        if not self._said_ready and all(each.ready for each in self._workers):
-            self._said_ready = True
-            self._on_ready()
+        if READY in said:
+            worker.ready = True
+            if worker.number in self._awaited:
+                self._awaited.remove(worker.number)
+                if not self._awaited:
+                    self._herald.ready()
+        return False
 
     def _kill_silent(self, worker: _Worker) -> None:
         """Kill a worker that hangs.  That it is dead is heard as at any other time: one that waits
@@ -211,7 +211,33 @@ class Supervisor:
         worker.due = time.monotonic() + worker.pause
         worker.pause = min(worker.pause * 2, LONGEST_PAUSE)
 
+    def _heed(self, told: socket.socket) -> bool:
+        """Do what signals ask for; whether that is to stop."""
+        if not set(told.recv(64)) <= self._reloading:
+            return True
+        self._herald.reloading()
+        self._config = read_again(self._config)
+        for worker in self._workers:
+            self._awaited.add(worker.number)
+            if worker.line is not None:
+                self._give(worker)
+        return False
+
+    def _give(self, worker: _Worker) -> None:
+        """Give a worker that runs another configuration; one that does not take it hangs."""
+        assert worker.line is not None
+        assert worker.process is not None
+        new = pickle.dumps(self._config)
+        try:
+            taken = worker.line.send(new, socket.MSG_DONTWAIT)
+        except OSError:
+            taken = 0
+        if taken < len(new):
+            worker.killed = True
+            worker.process.kill()
+
     def _stop_all(self) -> bool:
+        self._herald.stopping()
         running = [worker.process for worker in self._workers if worker.process is not None]
         for process in running:
             process.terminate()
@@ -233,13 +259,13 @@ def _end(process: subprocess.Popen[bytes], patience: float) -> int:
 
 
 @contextlib.contextmanager
-def _signals() -> Iterator[socket.socket]:
-    """A socket that can be read from once a signal came that asks to stop."""
+def _signals(*numbers: signal.Signals) -> Iterator[socket.socket]:
+    """A socket from which the numbers of the signals that came can be read."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     before = {}
     with ours, theirs:
-        for number in stop_signals():
+        for number in numbers:
             before[number] = signal.signal(number, lambda *_: None)
         previous = signal.set_wakeup_fd(theirs.fileno())
         try:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import sys
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import click
@@ -23,6 +19,7 @@ from txstore.protocol.names import is_within
 
 if TYPE_CHECKING:
     from txstore.dxl import ServiceConfig
+    from txstore.dxl.systemd import Herald
 
 
 @click.command(
@@ -50,14 +47,14 @@ def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> Non
     """Store what senders on a DXL fabric send.
 
     CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
-    them. Prints a line when requests are answered; stops cleanly on SIGTERM, SIGHUP and Ctrl-C.
+    them. Prints a line when requests are answered; stops cleanly on SIGTERM and Ctrl-C. On SIGHUP
+    it reads them again; but where it runs in a terminal, that is closing, and it stops.
     Exits with code 78 at once if the configuration cannot work, with 75 when the storage or the
     working dir was removed or replaced: start it again then.
     """
-    from txstore.dxl import FileTransferService
-    from txstore.dxl.heartbeat import Heartbeat
+    from txstore.dxl.logs import set_up_logging
     from txstore.dxl.supervisor import Supervisor
-    from txstore.dxl.worker import serve_until_told, set_up_logging
+    from txstore.dxl.systemd import Herald
 
     raise_on_ctrl_c()
     try:
@@ -70,28 +67,42 @@ def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> Non
     for what in config.ignored:
         logging.getLogger("txstore.dxl").warning("Ignored: %s", what)
 
-    def ready() -> None:
+    def say_ready() -> None:
         who = "1 worker" if workers == 1 else f"{workers} workers"
         # It serves, whether or not somebody reads this.
         say(f"txstore: ready, {who}, {config.topics.store} -> {shown(config.storage_dir)}")
-        _tell_systemd("READY=1")
 
-    watched = "WATCHDOG_USEC" in os.environ
-    alive = Heartbeat(lambda: _tell_systemd("WATCHDOG=1") if watched else None)
+    herald = Herald(say_ready)
     if metrics is not None:
-        sys.exit(_serve_with_metrics(config, workers, metrics, ready, alive))
+        sys.exit(_serve_with_metrics(config, workers, metrics, herald))
     if workers > 1:
-        sys.exit(Supervisor(config, workers, ready, alive).run())
-    service = FileTransferService(config, on_round=alive)
-    sys.exit(serve_until_told(service, ready, threading.Event()))
+        sys.exit(Supervisor(config, workers, herald).run())
+    sys.exit(_serve_alone(config, herald))
+
+
+def _serve_alone(config: ServiceConfig, herald: Herald) -> int:
+    """One worker, in this process."""
+    from txstore.dxl import FileTransferService
+    from txstore.dxl.reloading import read_again
+    from txstore.dxl.serving import Serving
+    from txstore.dxl.signals import relayed, reload_signals, stop_signals
+
+    def make(config: ServiceConfig) -> FileTransferService:
+        return FileTransferService(config, on_round=herald.alive)
+
+    def reload() -> None:
+        nonlocal config
+        herald.reloading()
+        config = read_again(config)
+        serving.change(config)
+
+    serving = Serving(config, make, herald.ready, herald.stopping)
+    with relayed(*reload_signals(), to=reload), relayed(*stop_signals(), to=serving.stop):
+        return serving.run()
 
 
 def _serve_with_metrics(
-    config: ServiceConfig,
-    workers: int,
-    address: tuple[str, int],
-    ready: Callable[[], None],
-    alive: Callable[[], object],
+    config: ServiceConfig, workers: int, address: tuple[str, int], herald: Herald
 ) -> int:
     """Workers, be it one, under a supervisor that tells what they count."""
     from txstore.dxl.supervisor import Supervisor
@@ -106,7 +117,7 @@ def _serve_with_metrics(
         try:
             gathering = Gathering(workers, lambda: facts(supervisor, config.config_dir))
             ends.callback(gathering.close)
-            supervisor = Supervisor(config, workers, ready, alive, gathering.folder)
+            supervisor = Supervisor(config, workers, herald, gathering.folder)
             port = gathering.serve(host, port)
         except OSError as error:
             text = f"Error: --metrics {host}:{port} cannot be: {explain(error)}"
@@ -151,14 +162,3 @@ def _option_at_fault(config: ServiceConfig, error: Exception) -> str:
     # Where a folder above it cannot be made, that one is named.
     at_fault = is_within(path, working_dir) or is_within(working_dir, path)
     return "workingDir" if at_fault else "storageDir"
-
-
-def _tell_systemd(state: str) -> None:
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address:
-        return
-    # Nobody may listen there any more: it is only a word on the way, and no reason to end.
-    kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC
-    with suppress(OSError), socket.socket(socket.AF_UNIX, kind) as notify:
-        notify.connect("\0" + address[1:] if address.startswith("@") else address)
-        notify.sendall(state.encode())
