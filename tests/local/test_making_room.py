@@ -16,13 +16,14 @@ import pytest
 from crew import apart, forked, last, segment, staging_files, visible
 from seam import StoppingDisk, WatchedDisk
 from small_disks import BIG, SMALL, fill, here, small_disk
-from support import at_each_level, get_own_mounts
+from support import at_each_level, get_own_mounts, outcome
 
 from txstore import FileStoreManager
 from txstore.errors import JournalError, SequenceError
 from txstore.local.locks import stripe_of
 from txstore.options import Level
 from txstore.protocol.request import Message
+from txstore.testing import FaultyDisk
 
 WEEK = 7 * 86400.0
 
@@ -282,3 +283,20 @@ def test_failure_while_room_is_made_leaves_the_first_error(tmp_path: Path) -> No
         assert not isinstance(caught.value, JournalError)
         disk.fails = ""
         assert store.store_segment(segment("new", 1, SMALL)).segments_received == 1
+
+
+@at_each_level
+def test_cancel_never_tells_less_than_it_dropped(
+    tmp_path: Path, clock: Callable[[float], None], level: Level
+) -> None:
+    """The flush after its commit finds no space: made again, it finds nothing to drop any more."""
+    for nth in range(1, 7):
+        disk = FaultyDisk()
+        with FileStoreManager(tmp_path / str(nth), durability=level, disk=disk) as store:
+            store.store_segment(segment("old", 1, BIG))
+            clock(WEEK / 2)
+            store.store_segment(segment("live", 1, SMALL))
+            clock(WEEK / 2)
+            disk.faults.fail("change", errno.ENOSPC, nth=nth)
+            told = outcome(store.cancel, "live")
+            assert isinstance(told, OSError) or told.segments_received == 1, (nth, told)

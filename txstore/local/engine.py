@@ -210,7 +210,10 @@ class LocalEngine:
                 raise
             if not self._housekeeping.make_room(request.file_id, deadline):
                 raise
-        return self._answer(request, deadline)
+            answer = self._answer(request, deadline)
+            if request.cancel and answer.segments_received == 0:
+                raise  # perhaps it was dropped before the error: nobody knows any more how much
+        return answer
 
     def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         lock = self._locks.transfer(request.file_id)
