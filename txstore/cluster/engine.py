@@ -200,6 +200,8 @@ class ClusterEngine:
 
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer."""
+        if request.cancel:
+            return self.cancel(request, deadline)
         try:
             answer = self._answer(request, deadline)
         except (OSError, LimitError) as error:
