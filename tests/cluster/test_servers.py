@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import psycopg
-from cluster_servers import BUCKET, Addresses, Cluster, s3_client
+from cluster_servers import BUCKET, Addresses, Cluster, fresh_cluster, s3_client
 from crew import wait_for
 
 USER = """
@@ -58,9 +58,22 @@ def test_one_pair_serves_all_processes_and_goes_with_the_last(tmp_path: Path) ->
 def test_each_test_has_a_database_and_a_place_of_its_own(cluster: Cluster) -> None:
     with psycopg.connect(cluster.working_dir) as connection:
         [[database]] = connection.execute("SELECT current_database()").fetchall()
-    assert database == cluster.place
-    client = s3_client(cluster.addresses.endpoint)
-    client.put_object(Bucket=BUCKET, Key=f"{cluster.place}/key", Body=b"content")
+    assert database == cluster.name
     assert cluster.storage_dir.startswith(f"s3://{BUCKET}/{cluster.place}?")
-    found = client.get_object(Bucket=BUCKET, Key=f"{cluster.place}/key")
-    assert found["Body"].read() == b"content"
+    with fresh_cluster() as other:
+        client = s3_client(cluster.addresses.endpoint)
+        client.put_object(Bucket=BUCKET, Key=f"{cluster.place}/key", Body=b"content")
+        assert (cluster.files(), other.files()) == ({"key": b"content"}, {})
+        assert other.name != cluster.name
+
+
+def test_a_database_has_no_rows_when_it_is_used_again() -> None:
+    with fresh_cluster() as first, psycopg.connect(first.working_dir) as connection:
+        connection.execute("CREATE TABLE numbers (number int)")
+        connection.execute("INSERT INTO numbers VALUES (1)")
+        connection.commit()
+    with fresh_cluster() as second:
+        assert second.name == first.name
+        assert second.rows("SELECT * FROM numbers") == []
+        with psycopg.connect(second.working_dir) as connection:
+            connection.execute("DROP TABLE numbers")

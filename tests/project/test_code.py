@@ -26,9 +26,9 @@ LIBRARIES = {
     "rich": {"cli"},
     "dxlclient": {"dxl"},
     "sqlalchemy": {"local", "cluster"},
-    "psycopg": {"cluster"},
+    "psycopg": {"cluster", "testing"},  # which simulates its errors
     "boto3": {"cluster"},
-    "botocore": {"cluster"},
+    "botocore": {"cluster", "testing"},
     "prometheus_client": {"metrics"},
 }
 

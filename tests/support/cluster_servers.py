@@ -78,12 +78,13 @@ class Addresses(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """An empty place in the object store and an empty database, for one test.
+    """An empty place in the object store and a database without rows, for one test.
 
-    :ivar place: what all keys in the bucket begin with, and the name of the database
+    :ivar place: what all keys in the bucket begin with
     """
 
     place: str
+    name: str
     addresses: Addresses
 
     @property
@@ -92,7 +93,30 @@ class Cluster(NamedTuple):
 
     @property
     def working_dir(self) -> str:
-        return self.addresses.database(self.place)
+        return self.addresses.database(self.name)
+
+    def files(self) -> dict[str, bytes]:
+        """The objects that a reader of the storage sees."""
+        return {
+            name: content
+            for name, content in self.objects().items()
+            if not name.startswith(".txstore")
+        }
+
+    def objects(self) -> dict[str, bytes]:
+        """All objects of the storage."""
+        client, found = _client(self.addresses.endpoint), {}
+        prefix = f"{self.place}/"
+        for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
+            for one in page.get("Contents", []):
+                body = client.get_object(Bucket=BUCKET, Key=one["Key"])["Body"]
+                found[one["Key"][len(prefix) :]] = body.read()
+        return found
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """What the database answers."""
+        with psycopg.connect(self.working_dir) as connection:
+            return connection.execute(query.encode()).fetchall()
 
     def through(self, **addresses: str) -> Cluster:
         """The same, seen through other addresses: those of a proxy."""
@@ -103,21 +127,43 @@ class Cluster(NamedTuple):
 
 
 @contextmanager
-def fresh_cluster(template: str = "template1") -> Iterator[Cluster]:
-    """An empty place in the object store, and a database that is a copy of another.
+def fresh_cluster() -> Iterator[Cluster]:
+    """An empty place in the object store, and a database without rows.
 
-    :param template: the other database; nobody may be connected to it
+    Databases are used again: to make one, and its tables, takes longer than most tests do.
     """
-    cluster = Cluster(f"test-{os.getpid()}-{next(_numbers)}", shared_servers())
-    with psycopg.connect(cluster.addresses.database("postgres"), autocommit=True) as connection:
-        connection.execute(f'CREATE DATABASE "{cluster.place}" TEMPLATE "{template}"'.encode())
-        try:
-            yield cluster
-        finally:
-            connection.execute(f'DROP DATABASE "{cluster.place}" WITH (FORCE)'.encode())
+    addresses = shared_servers()
+    database = _databases.pop() if _databases else _new_database(addresses)
+    place = f"place-{os.getpid()}-{next(_numbers)}"
+    yield Cluster(place, database, addresses)
+    with psycopg.connect(addresses.database(database), autocommit=True) as connection:
+        connection.execute(_END_OTHERS)
+        connection.execute(_EMPTY)
+    _databases.append(database)
 
 
+def _new_database(addresses: Addresses) -> str:
+    name = f"tests_{os.getpid()}_{next(_numbers)}"
+    with psycopg.connect(addresses.database("postgres"), autocommit=True) as connection:
+        connection.execute(f'CREATE DATABASE "{name}"'.encode())
+    return name
+
+
+#: Those of this process that nobody uses now.
+_databases: list[str] = []
 _numbers = itertools.count(1)
+
+_END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+_EMPTY = """
+DO $$ DECLARE name text; BEGIN
+    FOR name IN SELECT tablename FROM pg_tables
+        WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    LOOP EXECUTE format('DELETE FROM %I', name); END LOOP;
+END $$
+"""
 
 
 def s3_client(endpoint: str, *, retries: int = 0) -> Any:
@@ -135,6 +181,11 @@ def s3_client(endpoint: str, *, retries: int = 0) -> Any:
             s3={"addressing_style": "path"},
         ),
     )
+
+
+@cache
+def _client(endpoint: str) -> Any:
+    return s3_client(endpoint)
 
 
 @cache

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from txstore.constants import FileStoreProp
 from txstore.testing.messages import Message, Store
@@ -97,13 +97,29 @@ def _short(message: Message) -> str:
     return f"a message with {message.other_fields!r:.300} and payload {message.payload!r:.60}"
 
 
+class Seen(NamedTuple):
+    """What a reader of a storage sees.
+
+    :ivar files: path -> content
+    :ivar folders: paths
+    """
+
+    files: Mapping[str, bytes]
+    folders: Set[str]
+
+
 def check_storage(storage_dir: Path, *states: State) -> None:
     """Look at what any reader of the storage sees, with no call under way.
 
     :param states: the files are those of one; folders may be there for the files of any
     :raises ContractBrokenError: it is none of them
     """
-    files, folders = _seen(storage_dir)
+    check_seen(look(storage_dir), *states)
+
+
+def check_seen(seen: Seen, *states: State) -> None:
+    """The same, for what was seen."""
+    files, folders = seen
     possible = frozenset[str]().union(*(state.folders() for state in states))
     for state in states:
         if files == state.files and state.folders() <= folders <= possible:
@@ -115,12 +131,8 @@ def check_storage(storage_dir: Path, *states: State) -> None:
     )
 
 
-def is_in_storage(storage_dir: Path, state: State) -> bool:
-    """Whether a reader sees exactly the files of a state."""
-    return _seen(storage_dir)[0] == state.files
-
-
-def _seen(storage_dir: Path) -> tuple[dict[str, bytes], set[str]]:
+def look(storage_dir: Path) -> Seen:
+    """What a reader of a storage dir sees now."""
     files: dict[str, bytes] = {}
     found: set[str] = set()
     for top, folders, names in os.walk(storage_dir):
@@ -130,7 +142,7 @@ def _seen(storage_dir: Path) -> tuple[dict[str, bytes], set[str]]:
         found.update(str((here / name).relative_to(storage_dir)) for name in folders)
         for name in names:
             files[str((here / name).relative_to(storage_dir))] = (here / name).read_bytes()
-    return files, found
+    return Seen(files, found)
 
 
 def _sizes(files: Mapping[str, bytes]) -> str:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from txstore.constants import FileStoreProp, FileStoreResultProp
-from txstore.testing.checking import ContractBrokenError, ask, check_storage, is_in_storage
-from txstore.testing.crashing import CrashingStore, Setup
+from txstore.testing.checking import ContractBrokenError, Seen, ask, check_seen, look
+from txstore.testing.crashing import CrashingStore, NewDisk, Setup
 from txstore.testing.faults import Fault, FaultPlan, SimulatedCrash
+from txstore.testing.faulty import FaultyDisk
 from txstore.testing.messages import Message, Store, Transfer, cancel, segment
 from txstore.testing.model import Answer, Claims, Expected, Refusal, State, step
 from txstore.testing.scratch import scratch_folder
@@ -33,7 +34,6 @@ _IDS = st.sampled_from(["a", "A"])
 _NAMES = st.sampled_from(["one", "sub/one", "./sub//one", "sub/deep/one"])
 _WORKERS = st.integers(0, 2)
 _PAYLOADS = contents(max_size=600)
-_RENAMING = st.sampled_from(["rename", "link", "unlink"])
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,33 @@ class StoreContract(RuleBasedStateMachine):
     added as to any ``RuleBasedStateMachine``.
 
     :cvar claims: what the store says of itself; what it does not say is not asked of it
+    :cvar new_disk: makes that by which faults reach a worker's store
+    :cvar errors: what goes wrong with the disk
+    :cvar crashes: where workers die
+    :cvar replacing: where they die while a file is replaced
     :ivar state: what the contract says that the store holds
     :ivar workers: the stores that are open; one, unless several are claimed
     """
 
     claims: ClassVar[Claims] = Claims()
+    new_disk: ClassVar[NewDisk] = FaultyDisk
+    errors: ClassVar[st.SearchStrategy[Fault]] = disk_errors()
+    crashes: ClassVar[st.SearchStrategy[Fault]] = crashes()
+    replacing: ClassVar[st.SearchStrategy[Fault]] = st.builds(
+        Fault,
+        st.sampled_from(["rename", "link", "unlink"]),
+        st.integers(1, 2),
+        st.none(),
+        after=st.booleans(),
+    )
 
     def open_store(self, setup: Setup) -> Store:
         """Open a store over ``setup.storage_dir``, its working dir the default one."""
         raise NotImplementedError(f"{type(self).__name__} must say how its store is opened")
+
+    def seen(self) -> Seen:
+        """What a reader of the storage sees."""
+        return look(self.storage_dir)
 
     @classmethod
     def of(cls, open_store: Callable[[Setup], Store], claims: Claims) -> type[StoreContract]:
@@ -112,7 +130,7 @@ class StoreContract(RuleBasedStateMachine):
         self._stack.close()
 
     def _add_worker(self) -> None:
-        worker = CrashingStore(self.storage_dir, self.open_store)
+        worker = CrashingStore(self.storage_dir, self.open_store, type(self).new_disk)
         self.workers.append(self._stack.enter_context(worker))
         wants_faults = self.claims.survives_errors or self.claims.survives_crashes
         if wants_faults and not worker.faults.calls:
@@ -160,7 +178,7 @@ class StoreContract(RuleBasedStateMachine):
         fitting = [one for one in possible if isinstance(one[0], Answer) == (answer is not None)]
         expected, state = (fitting or possible)[0]
         for another in fitting[1:]:
-            if another[1].files != state.files and is_in_storage(self.storage_dir, another[1]):
+            if another[1].files != state.files and self.seen().files == another[1].files:
                 expected, state = another
         self.state = state
         if isinstance(expected, Refusal) or expected.file_id is None:
@@ -284,37 +302,34 @@ class StoreContract(RuleBasedStateMachine):
     # --- the disk ----------------------------------------------------------------------------
 
     @_claimed("survives_errors")
-    @rule(planned=_PLANNED, fault=disk_errors(), restart=st.booleans(), worker=_WORKERS)
+    @rule(data=st.data(), planned=_PLANNED, restart=st.booleans(), worker=_WORKERS)
     def send_while_the_disk_fails(
-        self, planned: _Planned, fault: Fault, restart: bool, worker: int
+        self, data: st.DataObject, planned: _Planned, restart: bool, worker: int
     ) -> None:
         """A message meets an error of the disk, and is sent again when the disk is well."""
-        message = self._make(planned)
+        message, fault = self._make(planned), data.draw(self.errors, label="fault")
         if not self._went_through(message, worker, fault):
             if restart and self.claims.resumes:
                 self._worker(worker).restart()
             self._put_again(message, worker)
 
     @_claimed("survives_crashes")
-    @rule(planned=_PLANNED, fault=crashes(), again=st.integers(1, 16), worker=_WORKERS)
-    def crash(self, planned: _Planned, fault: Fault, again: int, worker: int) -> None:
+    @rule(data=st.data(), planned=_PLANNED, again=st.integers(1, 16), worker=_WORKERS)
+    def crash(self, data: st.DataObject, planned: _Planned, again: int, worker: int) -> None:
         """A worker dies at a message, perhaps its successor while it opens, and another goes on."""
-        self._crash(self._make(planned), worker, fault, again)
+        message, fault = self._make(planned), data.draw(self.crashes, label="fault")
+        self._crash(message, worker, fault, again)
 
     @_claimed("survives_crashes")
     @precondition(lambda self: self.state.files)
-    @rule(
-        data=st.data(),
-        planned=_PLANNED,
-        fault=st.builds(Fault, _RENAMING, st.integers(1, 2), st.none(), after=st.booleans()),
-        worker=_WORKERS,
-    )
+    @rule(data=st.data(), planned=_PLANNED, worker=_WORKERS)
     def crash_while_a_file_is_replaced(
-        self, data: st.DataObject, planned: _Planned, fault: Fault, worker: int
+        self, data: st.DataObject, planned: _Planned, worker: int
     ) -> None:
         """A worker dies where the old file gives way to the new one: few crashes are just there."""
         name = data.draw(st.sampled_from(sorted(self.state.files)), label="name")
-        self._crash(self._make(replace(planned, kind="final", name=name)), worker, fault, 1)
+        message = self._make(replace(planned, kind="final", name=name))
+        self._crash(message, worker, data.draw(self.replacing, label="fault"), 1)
 
     def _crash(self, message: Message, worker: int, fault: Fault, again: int) -> None:
         if self._went_through(message, worker, fault):
@@ -356,7 +371,7 @@ class StoreContract(RuleBasedStateMachine):
         try:
             answer = ask(crashing.store, message, *(one for one, _ in possible))
         except (OSError, SimulatedCrash):
-            check_storage(self.storage_dir, self.state, *(after for _, after in possible))
+            check_seen(self.seen(), self.state, *(after for _, after in possible))
             return False
         finally:
             crashing.faults.clear()
@@ -376,7 +391,7 @@ class StoreContract(RuleBasedStateMachine):
     @invariant()
     def storage_holds_whole_files_only(self) -> None:
         """Every file that was stored is there, whole, and nothing else is."""
-        check_storage(self.storage_dir, self.state)
+        check_seen(self.seen(), self.state)
 
 
 def _check_fresh(file_id: str, state: State) -> None:

@@ -6,13 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union
 
 from txstore.store import FileStoreManager
 from txstore.testing.faults import FaultPlan
 from txstore.testing.faulty import FaultyDisk
 
+if TYPE_CHECKING:
+    from txstore.testing.servers import FaultyServers
+
 S = TypeVar("S")
+
+#: Makes the disk of one worker, or its way to two servers.
+NewDisk = Callable[[FaultPlan | None], Union[FaultyDisk, "FaultyServers"]]
 
 
 @dataclass(frozen=True)
@@ -20,11 +26,12 @@ class Setup:
     """What a store is to be opened with.
 
     :ivar storage_dir: its storage dir; the working dir is to be the default one
-    :ivar disk: to be passed on as ``disk=``, where faults and crashes are to reach the store
+    :ivar disk: to be passed on as ``disk=``, where faults and crashes are to reach the store: what
+        the ``new_disk`` of its ``CrashingStore`` makes
     """
 
     storage_dir: Path
-    disk: FaultyDisk
+    disk: Any
 
 
 def open_plain(setup: Setup) -> FileStoreManager:
@@ -46,12 +53,18 @@ class CrashingStore(Generic[S]):
 
     :param storage_dir: where the files are stored
     :param open_store: opens a store
+    :param new_disk: makes each worker's disk; ``FaultyServers`` for a store over two servers
     :ivar store: the store of the worker that lives now
     """
 
-    def __init__(self, storage_dir: Path, open_store: Callable[[Setup], S]) -> None:
-        self._storage_dir, self._open_store = storage_dir, open_store
-        self._setup = Setup(storage_dir, FaultyDisk())
+    def __init__(
+        self,
+        storage_dir: Path,
+        open_store: Callable[[Setup], S],
+        new_disk: NewDisk = FaultyDisk,
+    ) -> None:
+        self._storage_dir, self._open_store, self._new_disk = storage_dir, open_store, new_disk
+        self._setup = Setup(storage_dir, new_disk(None))
         self.store = open_store(self._setup)
 
     @property
@@ -60,19 +73,21 @@ class CrashingStore(Generic[S]):
         return self._storage_dir
 
     @property
-    def disk(self) -> FaultyDisk:
+    def disk(self) -> Any:
         """The disk of the worker that lives now."""
         return self._setup.disk
 
     @property
     def faults(self) -> FaultPlan:
         """What is to go wrong with the worker that lives now."""
-        return self._setup.disk.faults
+        faults: FaultPlan = self._setup.disk.faults
+        return faults
 
     @property
     def dead(self) -> bool:
         """Whether a crash has struck the worker."""
-        return self._setup.disk.dead
+        dead: bool = self._setup.disk.dead
+        return dead
 
     def restart(self, faults: FaultPlan | None = None) -> S:
         """Let the worker die, where it is still alive, and start another.
@@ -81,7 +96,7 @@ class CrashingStore(Generic[S]):
         :raises SimulatedCrash: the new one died, as planned, while it opened: restart again
         """
         self._setup.disk.bury()
-        self._setup = Setup(self._storage_dir, FaultyDisk(faults))
+        self._setup = Setup(self._storage_dir, self._new_disk(faults))
         try:
             self.store = self._open_store(self._setup)
         except BaseException:

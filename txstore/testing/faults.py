@@ -1,7 +1,8 @@
 """What goes wrong, and when: "fail the second flush with EIO", "crash before the rename".
 
 A plan belongs to a ``FaultyDisk`` or a ``SimulatedDisk``, which asks it before and after every
-call.  Calls are named as the methods of ``txstore.disk.Disk``; SQLite's are ``"connect"``,
+call, or to ``FaultyServers``, which says how it names its calls.  Those of a disk are named as the
+methods of ``txstore.disk.Disk``; SQLite's are ``"connect"``,
 ``"commit"``, ``"checkpoint"`` and ``"statement"``.  A transaction of one statement, as an append's
 is, commits with it and makes no call of its own for that.
 """
@@ -26,12 +27,25 @@ CHANGING = (
     *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
     "flush_file_system",
 )
+#: Requests to an object store that change what it has, and the others; PostgreSQL's calls besides
+#: ``"connect"`` and ``"commit"``.
+CHANGING_REQUESTS = (
+    *("put_object", "delete_objects", "create_multipart_upload", "upload_part", "upload_part_copy"),
+    *("complete_multipart_upload", "abort_multipart_upload"),
+)
+OF_SERVERS = (
+    *("execute", "head_object", "get_object", "list_objects_v2", "list_multipart_uploads"),
+    *CHANGING_REQUESTS,
+)
 # Lock files are made where an id, which may be random, picks them.  Everything else a store does
 # as often in every run; it looks at the disk as often as time and chance have it.
-_COUNTED = {*CHANGING, "commit"} - {"open_or_create"}
+_COUNTED = {*CHANGING, *CHANGING_REQUESTS, "commit"} - {"open_or_create"}
 
 #: All that can be named.
-CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) | {*OF_SQLITE}
+CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) | {
+    *OF_SQLITE,
+    *OF_SERVERS,
+}
 #: Not calls, but in their place.
 _ANY = ("change", "*")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-from txstore.testing.faults import CHANGING, Fault
+from txstore.testing.faults import CHANGING, CHANGING_REQUESTS, OF_SERVERS, Fault
 from txstore.testing.messages import Message, Transfer
 from txstore.testing.model import Claims, Expected, State, step
 from txstore.testing.requests import InvalidRequest, invalid_requests, valid_requests
@@ -29,6 +29,8 @@ __all__ = [
     "invalid_requests",
     "names",
     "segmentations",
+    "server_crashes",
+    "server_errors",
     "transfers",
     "valid_requests",
 ]
@@ -181,4 +183,37 @@ def crashes(*, max_nth: int = 16) -> st.SearchStrategy[Fault]:
     return st.one_of(
         st.builds(Fault, st.just("change"), st.integers(1, max_nth), crash, after=after),
         st.builds(Fault, st.sampled_from(_CALLS), _FIRST, crash, after=after),
+    )
+
+
+# --- what two servers make of it ----------------------------------------------------------------
+
+_SERVERS = [*OF_SERVERS, "commit", "connect"]
+_OF_SERVERS = (errno.EIO, errno.ENOSPC, errno.EAGAIN, errno.EACCES, errno.ECONNRESET)
+
+
+def server_errors(*, max_nth: int = 16) -> st.SearchStrategy[Fault]:
+    """Errors of PostgreSQL and of an object store, once or from some call on, and answers that are
+    lost, for a ``FaultPlan`` of ``FaultyServers``.
+
+    :param max_nth: which change of all may be the one
+    """
+    error, flag = st.sampled_from(_OF_SERVERS), st.booleans()
+    return st.one_of(
+        st.builds(Fault, st.just("change"), st.integers(1, max_nth), error, after=flag),
+        st.builds(Fault, st.sampled_from(_SERVERS), _FIRST, error, after=flag),
+        st.builds(Fault, st.sampled_from(["*", *_SERVERS]), _FIRST, error, forever=st.just(True)),
+    )
+
+
+def server_crashes(*, max_nth: int = 16) -> st.SearchStrategy[Fault]:
+    """Crashes of a worker before or after some call to a server, likewise.
+
+    :param max_nth: which change of all may be the one
+    """
+    crash, after = st.none(), st.booleans()
+    calls = st.sampled_from([*CHANGING_REQUESTS, "commit", "execute"])
+    return st.one_of(
+        st.builds(Fault, st.just("change"), st.integers(1, max_nth), crash, after=after),
+        st.builds(Fault, calls, _FIRST, crash, after=after),
     )
