@@ -6,7 +6,10 @@ import os
 from collections.abc import Iterator
 
 from txstore.checks import Finding
+from txstore.cluster.addresses import is_cluster
+from txstore.cluster.servers import Servers
 from txstore.engine import Inspector
+from txstore.errors import MissingExtraError
 from txstore.local.files.disk import Disk
 from txstore.local.looking.inspector import LocalInspector
 from txstore.options import seconds
@@ -24,8 +27,8 @@ class StoreInspector:
     :param working_dir: folder of the journal; the default is ``<storage_dir>/.workdir``
     :param lock_timeout: seconds that a worker who is busy with something is waited for
     :param disk: the operating system's calls; tests pass their own
-    :ivar storage_dir: absolute path of the storage dir
-    :ivar working_dir: absolute path of the working dir
+    :ivar storage_dir: absolute path of the storage dir, or its URL
+    :ivar working_dir: absolute path of the working dir, or its URL without a password
     :raises FileNotFoundError: there is no store
     """
 
@@ -35,10 +38,15 @@ class StoreInspector:
         working_dir: str | os.PathLike[str] | None = None,
         *,
         lock_timeout: float = 30.0,
-        disk: Disk | None = None,
+        disk: Disk | Servers | None = None,
     ) -> None:
         timeout = seconds("lock_timeout", lock_timeout)
-        engine: Inspector = LocalInspector(disk or Disk(), storage_dir, working_dir, timeout)
+        engine: Inspector
+        if working_dir is not None and is_cluster(storage_dir, working_dir):
+            engine = _cluster(disk, storage_dir, working_dir, timeout)
+        else:
+            calls = disk if isinstance(disk, Disk) else Disk()
+            engine = LocalInspector(calls, storage_dir, working_dir, timeout)
         self._engine = engine
         self.storage_dir, self.working_dir = engine.storage_dir, engine.working_dir
 
@@ -63,3 +71,17 @@ class StoreInspector:
         :raises OSError: the disk failed, or something may not be read
         """
         return self._engine.check(deep=deep)
+
+
+def _cluster(
+    disk: Disk | Servers | None,
+    storage_dir: str | os.PathLike[str],
+    working_dir: str | os.PathLike[str],
+    timeout: float,
+) -> Inspector:
+    try:
+        from txstore.cluster.looking import ClusterInspector
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("cluster", "A store over PostgreSQL and an object store") from error
+    servers = disk if isinstance(disk, Servers) else None
+    return ClusterInspector(servers, storage_dir, working_dir, timeout)

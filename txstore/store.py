@@ -153,7 +153,7 @@ class FileStoreManager:
         working_dir: str | os.PathLike[str] | None = None,
         *,
         lock_timeout: float = 30.0,
-        disk: Disk | None = None,
+        disk: Disk | Servers | None = None,
     ) -> StoreInspector:
         """Look at a store that is there, without writing a byte: see ``StoreInspector``."""
         return StoreInspector(storage_dir, working_dir, lock_timeout=lock_timeout, disk=disk)

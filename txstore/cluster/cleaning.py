@@ -218,6 +218,14 @@ class Cleaning:
             logger.info("%d orphaned staged objects were removed", len(orphans))
         return listed.after
 
+    def remove_orphan(self, key: str, deadline: Deadline) -> bool:
+        """Remove a staged object if no row speaks of it; ``False``: one does."""
+        with self._journal.transaction(deadline) as at:
+            if leftovers.known(at, [key]):
+                return False
+        self._objects.delete([key], deadline)
+        return True
+
     def _abort_uploads(self, deadline: Deadline) -> None:
         """Abort uploads that were begun long ago and that no intent speaks of."""
         uploads = self._objects.uploads(deadline)

@@ -397,8 +397,10 @@ class ClusterEngine:
 
     def mend(self, found: Finding, deadline: Deadline) -> bool:
         """Mend what a check found."""
-        del found, deadline
-        return False
+        if found.kind == "orphan":
+            key = str(found.facts["path"])
+            return self._retrying(lambda: self._cleaning.remove_orphan(key, deadline), deadline)
+        return found.kind == "marker-missing"  # which was written when this was opened
 
 
 def _wants_room(error: Exception) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -21,6 +21,8 @@ from txstore.protocol.names import HIDDEN
 
 #: Keys that one request deletes at most.
 _MANY = 1000
+#: Bytes of a large object that are read at once.
+_PIECE = 8 * 1024 * 1024
 #: What the metadata of an object of ours says: whose it is, and its hash.
 _TOKEN, _SHA256 = "txstore-token", "txstore-sha256"
 
@@ -196,12 +198,28 @@ class Objects:
         :raises ObjectStoreError: with ENOENT: it is not there
         """
 
-        def work() -> bytes:
+        return self._read(key, deadline)[0]
+
+    def pieces(self, key: str, size: int, deadline: Deadline) -> Iterator[bytes]:
+        """The bytes of an object, some at a time; of the one that was there first, or an error."""
+        etag = None
+        for start in range(0, size, _PIECE):
+            ranged = {"Range": f"bytes={start}-{start + _PIECE - 1}"}
+            data, etag = self._read(key, deadline.later(deadline.timeout), etag, **ranged)
+            yield data
+
+    def _read(
+        self, key: str, deadline: Deadline, etag: str | None = None, **arguments: Any
+    ) -> tuple[bytes, str]:
+        if etag is not None:
+            arguments["IfMatch"] = etag
+
+        def work() -> tuple[bytes, str]:
             try:
-                data: bytes = self._once("get_object", key)["Body"].read()
+                answer = self._once("get_object", key, **arguments)
+                return answer["Body"].read(), answer["ETag"]
             except botocore.exceptions.BotoCoreError as error:
                 raise TransientError(self._error(errno.ECONNRESET, error)) from error
-            return data
 
         return retrying(work, deadline, self._servers)
 

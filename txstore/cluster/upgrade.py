@@ -48,6 +48,14 @@ def _revision(journal: Journal, transaction: Transaction) -> str | None:
     return None if found is None else str(found)
 
 
+def check_revision(journal: Journal, at: Transaction) -> bool:
+    """Whether there is a journal that this version can read.
+
+    :raises JournalVersionError: a newer txstore made it
+    """
+    return _revision(journal, at) == schema.REVISION
+
+
 def _migrate(connection: sa.Connection) -> None:
     # It takes a tenth of a second to import, and is needed once in the life of a store.
     from alembic import command

@@ -35,8 +35,9 @@ class ServiceConfig:
     """What a service serves.
 
     :ivar config_dir: the folder it was read from
-    :ivar storage_dir: where files are stored, absolute
-    :ivar working_dir: where unfinished transfers are kept; ``None`` for the store's default
+    :ivar storage_dir: where files are stored, absolute; or a URL
+    :ivar working_dir: where unfinished transfers are kept; ``None`` for the store's default.  A
+        URL with the other one
     :ivar topics: the topics it answers on
     :ivar durability: level of the store
     :ivar expire_after: seconds without activity after which a transfer is dropped
@@ -54,7 +55,7 @@ class ServiceConfig:
 
     config_dir: str
     storage_dir: str
-    working_dir: str | None = None
+    working_dir: str | None = field(default=None, repr=False)  # a URL may hold a password
     topics: Topics = field(default_factory=Topics)
     durability: Level = "segment"
     expire_after: float = 7 * 86400
@@ -83,14 +84,14 @@ class ServiceConfig:
         except (OSError, UnicodeDecodeError, ConfigSyntaxError) as error:
             raise ConfigError(path, f"cannot be read: {error}") from error
         options = _Options(parser, path)
-        storage_dir = options.optional("storageDir", str)
+        storage_dir = options.optional("storageDir", str, raw=True)  # a URL has percent signs
         if storage_dir is None:
             raise ConfigError(path, f"[{_GENERAL}] storageDir is missing: say where to store files")
-        working_dir = options.optional("workingDir", str)
+        working_dir = options.optional("workingDir", str, raw=True)
         read = cls(
             config_dir=folder,
-            storage_dir=os.path.abspath(storage_dir),
-            working_dir=None if working_dir is None else os.path.abspath(working_dir),
+            storage_dir=_place(storage_dir),
+            working_dir=None if working_dir is None else _place(working_dir),
             topics=Topics(options.get("storeTopic", checked_topic, STORE_TOPIC)),
             durability=options.get("durability", _level, cls.durability),
             expire_after=options.get("expireAfter", parse_duration, cls.expire_after),
@@ -180,6 +181,11 @@ class _Options:
                 if (section, option) not in self._read
             ),
         )
+
+
+def _place(text: str) -> str:
+    """A folder, absolute, or the URL of a server."""
+    return text if "://" in text else os.path.abspath(text)
 
 
 def _level(text: str) -> Level:
