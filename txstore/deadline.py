@@ -10,13 +10,14 @@ class Deadline:
     """Bounds all waiting of one call together.
 
     :ivar timeout: seconds that it may take
+    :ivar end: when they are over, by the monotonic clock
     """
 
-    __slots__ = ("_end", "timeout")
+    __slots__ = ("end", "timeout")
 
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
-        self._end = time.monotonic() + timeout
+        self.end = time.monotonic() + timeout
 
     def sooner(self, most: float) -> Deadline:
         """One that ends with this one, and ``most`` seconds from now at the latest."""
@@ -28,4 +29,4 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds until the end; 0 when it is past."""
-        return min(max(0.0, self._end - time.monotonic()), threading.TIMEOUT_MAX)
+        return min(max(0.0, self.end - time.monotonic()), threading.TIMEOUT_MAX)

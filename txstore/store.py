@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from threading import get_ident
 from types import TracebackType
 from typing import NoReturn, TypeVar, overload
 
@@ -357,9 +358,10 @@ class FileStoreManager:
 
     def _run(self, work: Callable[[Engine, Deadline], T]) -> T:
         """Make a call with what is open in this process."""
-        forks.here()
-        deadline, calls = Deadline(self._lock_timeout), self._calls
-        outer, engine = calls.current(), None
+        if os.getpid() != forks.Known.process.pid:
+            forks.here()
+        deadline, calls, me = Deadline(self._lock_timeout), self._calls, get_ident()
+        outer, engine = calls.inside.get(me), None
         # Whatever strikes wherever, a Ctrl-C in the middle of letting go too: what this call took
         # is let go of, in the inner layer or in the outer one.
         try:
@@ -370,7 +372,11 @@ class FileStoreManager:
                 self._failed(engine, outer, error)
                 raise
             finally:
-                calls.leave(outer)
+                if outer is None:
+                    calls.inside.pop(me, None)
+                # Looked at after leaving: who waits looks at who is inside after this is set.
+                if outer is not None or calls.waited_for:
+                    calls.leave(outer)
                 if engine is not None and engine.spoilt:
                     self._retire(engine)
         except BaseException as error:
@@ -402,7 +408,7 @@ class FileStoreManager:
         """:raises StoreClosedError: the manager is closed"""
         while True:
             engine = self._engine
-            self._calls.enter(engine)
+            self._calls.inside[get_ident()] = engine
             # Looked at after entering: who closes looks at who entered after this is set.
             if self._closed:
                 raise StoreClosedError

@@ -46,6 +46,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "pread": (_IO,),
     "fstat": (_IO,),
     "stat": (_IO,),
+    "names_version": (_IO,),
     "chmod": (_IO,),
     "chmod_folder": (_IO,),
     "list_folder": (_IO, errno.EMFILE),

@@ -13,7 +13,7 @@ _DISKS = ("tests/local/test_disks_of_their_own.py",)
 GUARDS = [
     Mutant(
         "look at the process id at each call",
-        (Patch("here", "pid = os.getpid()", "pid = _Known.process.pid"),),
+        (Patch("here", "pid = os.getpid()", "pid = Known.process.pid"),),
         _STRANGE,
     ),
     Mutant(
@@ -38,7 +38,7 @@ GUARDS = [
     ),
     Mutant(
         "look at the descriptors at each call",
-        (Patch("Belongings.are_ours", "not has_descriptors()", "False"),),
+        (Patch("LocalEngine.is_usable", "not one.has_descriptors()", "False"),),
         _STRANGE,
     ),
     Mutant(

@@ -146,7 +146,7 @@ JOURNAL = [
     ),
     Mutant(
         "the connection is closed after an error",
-        (Patch("Journal._transaction", "self.connection.close()", ""),),
+        (Patch("Journal._transaction", "connection.close()", ""),),
         ("all sorts/segment", "--faults", "commit"),
     ),
     Mutant(

@@ -25,6 +25,7 @@ READING = frozenset(
         "file_system",
         "fstat",
         "list_folder",
+        "names_version",
         "new_file",
         "open",
         "open_folder",

@@ -14,7 +14,6 @@ import uuid
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from datetime import timezone
 from typing import Protocol, TypeVar
 
@@ -275,10 +274,10 @@ class ClusterEngine:
             if step is Fact.CONTENT:
                 hasher = self._parts.hasher(row, deadline)
                 hasher.update(request.payload)
-                known = replace(known, content=(hasher.total, hasher.digest()))
+                known = known._replace(content=(hasher.total, hasher.digest()))
             else:
                 assert step is Fact.ANSWERED
-                known = replace(known, answered=self._is_answered(request, last, deadline))
+                known = known._replace(answered=self._is_answered(request, last, deadline))
         if isinstance(step, Refusal):
             if step.ends and row is not None:
                 last.refused = step.error

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import sqlalchemy as sa
 
 from txstore.cluster import records
@@ -111,11 +109,11 @@ class Appender:
         while isinstance(step := decide(request, known, self._limits), Fact):
             if step is Fact.SAME:
                 assert row is not None
-                known = replace(known, same=self._parts.is_same(row, request.payload, deadline))
+                known = known._replace(same=self._parts.is_same(row, request.payload, deadline))
             else:
                 assert step is Fact.USAGE
                 assert quota is not None
-                known = replace(known, usage=records.usage(at, quota))
+                known = known._replace(usage=records.usage(at, quota))
         if isinstance(step, Refusal):
             raise step.error
         return step

@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 
 from txstore.errors import JournalError, LimitError, LockTimeoutError
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.disk import NO_SPACE
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
@@ -60,7 +60,7 @@ class Appender:
 
         :raises LimitError: others took the last place meanwhile
         """
-        with self._staging.lent(self._staging.create(request.file_id, like=request.like)) as staged:
+        with self._staging.create(request.file_id, like=request.like) as staged:
             try:
                 staged.write(0, request.payload)
                 if self._level.keeps_segments:
@@ -127,11 +127,11 @@ class Appender:
             if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
                 staged.start_flush()
         new = row.advanced(size, hasher.save(), call.at)
-        self._staging.check_in_place(staged)
+        if not staged.is_in_place():
+            raise self._staging.misplaced(staged)
         try:
             if not durably:
-                self._transfers.save(row, new, call, quota)
-                staged.row = new
+                self._save(row, new, staged, call, quota)
             else:
                 self._record_durably(row, new, staged, call, quota)
         except LimitError:
@@ -178,10 +178,20 @@ class Appender:
         quota: Quota | None = None,
     ) -> None:
         """Flush the staged bytes, then record the row, then flush that: never the row first."""
-        self._transfers.flush(old, staged.flush, call)
+        try:
+            staged.flush()
+        except OSError:
+            self._transfers.doubt(old, call)
+            raise
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
-        durable = new.made_durable()
-        self._transfers.save(old, durable, call, quota)
-        staged.row = durable
+        self._save(old, new.made_durable(), staged, call, quota)
         self._records.flush(call)
+
+    def _save(
+        self, old: Transfer, new: Transfer, staged: StagedFile, call: Call, quota: Quota | None
+    ) -> None:
+        """Record a row, and that the file is that row's."""
+        if not self._records.save(old, new, call, quota):
+            self._transfers.save(old, new, call, quota)  # finds out why
+        staged.row = new

@@ -5,8 +5,23 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Protocol
 
+from txstore.local.files.descriptors import Descriptor
 from txstore.process import forks
+
+
+class Witness(Protocol):
+    """A part of which one descriptor is looked at.
+
+    :ivar witness: it, and the file that it leads to, if it is still its own
+    """
+
+    witness: Descriptor
+
+    def has_descriptors(self) -> bool:
+        """Whether they are its own still, also where that one is not."""
+        ...
 
 
 class Belongings:
@@ -14,14 +29,18 @@ class Belongings:
 
     In another process, or after somebody closed all descriptors, nothing of it may be used, closed
     or unlocked as if it were ours: then it is disowned.
+
+    :ivar process: whose they are
+    :ivar witnesses: parts that tell whether descriptors are still their own
+    :ivar over: whether they were let go of
     """
 
     def __init__(self) -> None:
-        self._process = forks.here()
+        self.process = forks.here()
+        self.witnesses: list[Witness] = []
         self._closing = ExitStack()
         self._parts: list[forks.Disownable] = []
-        self._checks: list[Callable[[], bool]] = []
-        self._over = False
+        self.over = False
         _all.add(self)
 
     def keep(self, part: forks.Disownable, close: Callable[[], None]) -> None:
@@ -29,31 +48,24 @@ class Belongings:
         self._closing.callback(close)
         self._parts.append(part)
 
-    def check(self, has_descriptors: Callable[[], bool]) -> None:
-        """Have ``are_ours`` ask a part."""
-        self._checks.append(has_descriptors)
-
     def are_ours(self) -> bool:
         """Whether they can be used, as far as can be told at little cost."""
-        if self._over or not forks.is_here(self._process):
+        if self.over or not forks.is_here(self.process):
             return False
-        for has_descriptors in self._checks:  # noqa: SIM110 - asked at every call
-            if not has_descriptors():
-                return False
-        return True
+        return all(one.has_descriptors() for one in self.witnesses)
 
     def let_go(self) -> None:
         """Close everything."""
         if self.are_ours():
-            self._over = True
+            self.over = True
             self._closing.close()
         else:
             self.disown()
 
     def disown(self) -> None:
         """Let go of everything without disturbing whose it is now."""
-        self._over = True
-        if forks.is_here(self._process):  # in a forked child that is done for all at once
+        self.over = True
+        if forks.is_here(self.process):  # in a forked child that is done for all at once
             while self._parts:
                 self._parts.pop().disown()
 

@@ -1,10 +1,13 @@
-"""Time as the store needs it: a clock that no one can set, and the wall clock across boots."""
+"""Time as the store needs it: a clock that no one can set, the wall clock across boots, and the
+facts of one call."""
 
 from __future__ import annotations
 
 import math
 import time
 from typing import NamedTuple
+
+from txstore.deadline import Deadline
 
 #: After a reboot nothing expires before the new boot has known it for this long (seconds):
 #: the wall clock may come up wrong and be corrected minutes later.
@@ -28,13 +31,36 @@ class Moment(NamedTuple):
     ticks: float
 
 
-def now(boot: str, ahead: float) -> Moment:
-    """The present, in the boot that the caller found itself in.
+class Call(Deadline):
+    """One call: how long it may wait, when it is, and what it holds.
 
-    :param ahead: seconds by which this process's clock is ahead of the machine's own (see
+    :param deadline: bounds its waiting
+    :ivar at: the moment that is recorded for all that it does.  Taken after the transfer's lock
+        was had: waiting for one may take long
+    :ivar turn: of the transfer's lock, while it is held (see ``TransferLock``)
+    """
+
+    __slots__ = ("at", "turn")
+
+    def __init__(self, deadline: Deadline, at: Moment, turn: int = 0) -> None:
+        self.timeout, self.end = deadline.timeout, deadline.end
+        self.at, self.turn = at, turn
+
+
+class Clock(NamedTuple):
+    """Tells the present as all workers of a boot would have it.
+
+    :ivar boot: identity of this boot
+    :ivar ahead: seconds by which this process's clock is ahead of the machine's own (see
         ``Disk.clock_ahead``)
     """
-    return Moment(time.time(), boot, time.clock_gettime(_BOOT_CLOCK) - ahead)
+
+    boot: str
+    ahead: float
+
+    def now(self) -> Moment:
+        """The present."""
+        return Moment(time.time(), self.boot, time.clock_gettime(_BOOT_CLOCK) - self.ahead)
 
 
 class Cutoff(NamedTuple):

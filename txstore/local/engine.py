@@ -14,7 +14,6 @@ import sqlite3
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import replace
 from functools import partial
 from typing import NamedTuple, cast
 
@@ -25,7 +24,7 @@ from txstore.limits import Limits
 from txstore.local import status
 from txstore.local.append import Appender
 from txstore.local.belongings import Belongings, disown_lost
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.events import LocalEvents
 from txstore.local.files.disk import Disk
 from txstore.local.files.flushed import FlushedFolders
@@ -93,7 +92,7 @@ class LocalEngine:
         forks.here()
         disown_lost()
         self._level = level = options.level
-        self._limits = options.limits
+        self._limits = options.limits if options.limits != Limits() else None
         disk, waiting = options.disk, cast(Waiting, nullcontext)
         if options.metrics is not None:
             disk = MeasuredDisk(disk, options.metrics)
@@ -108,8 +107,9 @@ class LocalEngine:
                 mode=options.mode,
                 allow_network_fs=options.allow_network_fs,
             )
+            self._disk, self._clock = home.disk, home.clock
             belongings.keep(home, home.close)
-            belongings.check(home.has_descriptors)
+            belongings.witnesses.append(home)
             self.storage_dir, self.working_dir = home.storage_dir, home.working_dir
             self.names = NameRules(home.storage_dir, home.working_dir)
             self._locks = locks = Locks(home.disk, home.locks_path, home.locks, home.mode, waiting)
@@ -119,9 +119,10 @@ class LocalEngine:
             self._records = records = open_records(home, locks.journal, options.lock_timeout)
             belongings.keep(records.journal, records.abandon)
             locks.make_file()
-            belongings.check(records.journal.connection.has_descriptors)
+            belongings.witnesses.append(records.journal.connection)
             places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
             self._staging = staging = Staging(home)
+            self._in_hand = staging.in_hand
             belongings.keep(staging, staging.close)
             self._transfers = transfers = Transfers(home, staging, records, level)
             self._folders = folders = FlushedFolders(home)
@@ -163,7 +164,14 @@ class LocalEngine:
     def is_usable(self) -> bool:
         """Whether nothing is known against it, this is the process that opened it, and its
         descriptors are its own still."""
-        return not self.spoilt and self._belongings.are_ours()
+        mine = self._belongings
+        if self.spoilt or mine.over or mine.process is not forks.Known.process:
+            return False
+        for one in mine.witnesses:
+            fd, inode = one.witness
+            if self._disk.inode_behind(fd) != inode and not one.has_descriptors():
+                return False
+        return True
 
     def let_go(self) -> None:
         """After a call of this thread failed, wherever: let go of all locks that the thread has.
@@ -191,7 +199,9 @@ class LocalEngine:
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer."""
         answer = self._answer_with_room(request, deadline)
-        self._housekeeping.after_answer(request.file_id, deadline)
+        keeping = self._housekeeping
+        if keeping.is_behind or self._clock.now().ticks >= keeping.due:
+            keeping.after_answer(request.file_id, deadline)
         return answer
 
     def cancel(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
@@ -221,7 +231,7 @@ class LocalEngine:
         try:
             if request.cancel:
                 lock.begin_turn()
-            call = Call(deadline, self._home.now(), lock.turn)
+            call = Call(deadline, self._clock.now(), lock.turn)
             answer = (self._cancel if request.cancel else self._take)(request, call)
             lock.check_in_place()  # or somebody else may have held "the same" one
         finally:
@@ -230,9 +240,9 @@ class LocalEngine:
 
     def _take(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
         """A segment, the last or not; the transfer's lock is held."""
-        if self._level.keeps_files:
+        if self._level.keeps_files and not self._home.is_durable:
             self._home.make_durable()
-        found = self._recovery.take_up(request.file_id, request.store, call)
+        found = self._take_up(request.file_id, request.store, call)
         if found is None:
             return self._carry_out(request, None, call)
         row, staged = found
@@ -247,13 +257,16 @@ class LocalEngine:
             row, staged = found
         if request.store is not None and request.number == row.segments + 1:
             row, staged = self._recovery.make_publishable(row, staged, call)
-        try:
-            answer = self._carry_out(request, (row, staged), call)
-        except BaseException:
-            staged.close()  # its hash may be ahead of what was recorded
-            raise
-        self._staging.keep(staged)
-        return answer
+        with staged:
+            return self._carry_out(request, (row, staged), call)
+
+    def _take_up(
+        self, file_id: str, wanted: FileClaim | None, call: Call
+    ) -> tuple[Transfer, StagedFile] | None:
+        """A transfer whose staged bytes can be built on, if there is one."""
+        # While the turn is the same, what an earlier call recorded is current.
+        kept = self._in_hand.take(file_id, call.turn)
+        return kept or self._recovery.take_up(file_id, wanted, call)
 
     def _carry_out(
         self,
@@ -276,10 +289,10 @@ class LocalEngine:
             self._check_early(request, found)
         if found is None:
             if step is Step.BEGIN:
-                self._appender.begin(request, Quota.of(self._limits, request, 0), call)
+                self._appender.begin(request, self._quota(request, 0), call)
                 return FileStoreSegmentResult(request.file_id, 1)
         elif step is Step.APPEND:
-            quota = Quota.of(self._limits, request, found[0].segments)
+            quota = self._quota(request, found[0].segments)
             self._appender.append(*found, request, quota, call)
             return FileStoreSegmentResult(request.file_id, request.number)
         elif step is Step.ACKNOWLEDGE:
@@ -304,20 +317,25 @@ class LocalEngine:
         while isinstance(step := decide(request, known, self._limits), Fact):
             if step is Fact.SAME:
                 assert found is not None
-                known = replace(known, same=self._appender.is_same(*found, request))
+                known = known._replace(same=self._appender.is_same(*found, request))
             elif step is Fact.CONTENT:
-                known = replace(known, content=_content(request, found))
+                known = known._replace(content=_content(request, found))
             elif step is Fact.SPACE:
-                known = replace(known, space=self._staging.space())
+                known = known._replace(space=self._staging.space())
             elif step is Fact.USAGE:
-                quota = Quota.of(self._limits, request, known.segments)
+                quota = self._quota(request, known.segments)
                 assert quota is not None
-                known = replace(known, usage=self._records.usage(quota, call))
+                known = known._replace(usage=self._records.usage(quota, call))
             else:
                 assert request.store is not None
                 answered = self._repeats.secure(request, request.store, call)
-                known = replace(known, answered=answered)
+                known = known._replace(answered=answered)
         return step
+
+    def _quota(self, request: SegmentRequest, segments: int) -> Quota | None:
+        if self._limits is None:
+            return None
+        return Quota.of(self._limits, request, segments)
 
     def _check_early(
         self, request: SegmentRequest, found: tuple[Transfer, StagedFile] | None
@@ -372,17 +390,17 @@ class LocalEngine:
     def totals(self, deadline: Deadline) -> Totals:
         """What there is in all."""
         behind = [one.behind for one in self.events.consumers(deadline)]
-        transfers, wall = self._records.totals(deadline), self._home.now().wall
+        transfers, wall = self._records.totals(deadline), self._clock.now().wall
         return status.of_all(transfers, behind, wall, self._staging.space().free)
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""
         with self._locks.transfer(file_id).held(deadline) as lock:
-            call = Call(deadline, self._home.now(), lock.turn)
-            found = self._recovery.take_up(file_id, None, call)
+            call = Call(deadline, self._clock.now(), lock.turn)
+            found = self._take_up(file_id, None, call)
             if found is not None:
                 row, staged = found
-                with self._staging.lent(staged):
+                with staged:
                     return status.of_transfer(row, staged.hasher_at(row))
             done = self._records.completions(file_id, deadline)
             if not done or not self._repeats.remembers(*done[0], call):
@@ -409,7 +427,7 @@ class LocalEngine:
         # Made here: kept, it would keep the engine, which nothing but the collector would end then.
         parts = self._home, self._locks.journal, self._staging, self._records
         repair = Repair(*parts, self._housekeeping, self.status)
-        return repair.mend(found, Call(deadline, self._home.now()))
+        return repair.mend(found, Call(deadline, self._clock.now()))
 
 
 def _wants_room(error: Exception) -> bool:

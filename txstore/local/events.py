@@ -93,7 +93,7 @@ class LocalEvents:
         while True:
             known = self._find(name, deadline)
             if known is None:
-                self._records.register(name, self._home.now(), deadline)
+                self._records.register(name, self._home.clock.now(), deadline)
                 if self._keeps:
                     self._records.flush(deadline)
                 continue

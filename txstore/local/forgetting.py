@@ -8,8 +8,7 @@ from typing import Protocol
 
 from txstore.deadline import Deadline
 from txstore.local import clock
-from txstore.local.call import Call
-from txstore.local.clock import Cutoff, Moment
+from txstore.local.clock import Call, Cutoff, Moment
 from txstore.local.journal.event_records import Cursor, EventRecords
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,7 @@ from contextlib import ExitStack
 from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError, TxStoreError
 from txstore.local import clock
-from txstore.local.call import Call
-from txstore.local.clock import Cutoff
+from txstore.local.clock import Call, Cutoff
 from txstore.local.files.descriptors import never_collect
 from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging, stripe_in
@@ -45,7 +44,11 @@ _PATIENCE = 1.0
 
 
 class Housekeeping:
-    """Cleans up for one manager.  Thread-safe."""
+    """Cleans up for one manager.  Thread-safe.
+
+    :ivar due: ticks of the clock at which a slice is due
+    :ivar is_behind: whether one is due at once: the last took away as much as it may
+    """
 
     def __init__(
         self,
@@ -63,8 +66,8 @@ class Housekeeping:
         self._expire_after, self._forgetting = expire_after, forgetting
         shortest = min(expire_after, *(one.lifetime for one in forgetting))
         self._interval = min(_INTERVAL, shortest / 10)
-        self._due = 0.0
-        self._behind = False
+        self.due = 0.0
+        self.is_behind = False
         self._after = 0
         self._names: Iterator[str] | None = None
         self._given_back = 0  # counts transfers, completions, events and orphans
@@ -72,19 +75,21 @@ class Housekeeping:
         self._making_room = threads.new_lock()
 
     def after_answer(self, file_id: str, deadline: Deadline) -> None:
-        """One slice, if it is time; what goes wrong is logged, since the answer stands.
+        """One slice, where one is due; what goes wrong is logged, since the answer stands.
 
         :param file_id: whose transfer is being worked on, however short its time is
         :param deadline: of the call
         """
-        at = self._home.now()
-        due = at.ticks >= self._due
-        if not (due or self._behind) or not threads.acquire(self._busy, 0):
+        if not threads.acquire(self._busy, 0):
             return
         try:
-            behind, self._behind = self._behind, False
+            at = self._home.clock.now()
+            due = at.ticks >= self.due  # or another thread was here in between
+            behind, self.is_behind = self.is_behind, False
+            if not (due or behind):
+                return
             if due:
-                self._due = at.ticks + self._interval
+                self.due = at.ticks + self._interval
             call = Call(deadline.sooner(_PATIENCE), at)
             self._slice(file_id, call, whole=due or not behind)
         except (OSError, TxStoreError) as error:
@@ -104,7 +109,7 @@ class Housekeeping:
         forgotten = [one.some(_SLICE, seen, call) for one in self._forgetting]
         # An answer makes one at most of each, and the next takes so many away: whatever the rate,
         # no more pile up.
-        self._behind = _SLICE in (len(found), *forgotten)
+        self.is_behind = _SLICE in (len(found), *forgotten)
         if whole:
             for one in self._forgetting:
                 one.warn(seen, call)
@@ -144,7 +149,7 @@ class Housekeeping:
     def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
         # An idle service learns here, and in the sweep, that its store is another.
         self._home.check_storage_in_place()
-        call = Call(deadline, self._home.now())
+        call = Call(deadline, self._home.clock.now())
         seen = self._records.boot_seen(call.at, call)
         over, after = clock.cutoff(self._expire_after, call.at, seen), 0
         while True:
@@ -204,7 +209,7 @@ class Housekeeping:
     def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""
         try:
-            self._settle_left(Call(deadline.sooner(_PATIENCE), self._home.now()))
+            self._settle_left(Call(deadline.sooner(_PATIENCE), self._home.clock.now()))
         except (OSError, TxStoreError) as error:
             logger.warning("Recovery was put off: %s", error)
 

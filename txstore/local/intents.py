@@ -18,7 +18,7 @@ from txstore.errors import (
     ReplacedError,
     StagingDamagedError,
 )
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.home import Home
 from txstore.local.files.places import Parents, Place, place_bytes, place_of
 from txstore.local.files.staging import Staging

@@ -22,7 +22,7 @@ from typing import Any, Generic, TypeVar
 
 from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError, ReplacedError
-from txstore.local.files.descriptors import Descriptor, Inode, close_ours, inode_of
+from txstore.local.files.descriptors import Descriptor, close_ours, inode_of
 from txstore.local.files.disk import Disk
 from txstore.process import forks, threads
 
@@ -105,19 +105,6 @@ class LockFile:
         """The same file, with a descriptor of its own."""
         return LockFile(self.disk, self._folder, self._folder_fd, self._mode, self.waiting)
 
-    def check_in_place(self, inode: Inode) -> None:
-        """Check that its path leads to the file in which a lock is held.
-
-        :raises ReplacedError: it does not, so others may hold "the same" lock
-        """
-        try:
-            # By its whole path: a folder that was moved or replaced is noticed too.
-            found = self.disk.stat(self.path)
-        except (FileNotFoundError, NotADirectoryError):
-            raise ReplacedError(self.path, "lock file") from None
-        if (found.st_dev, found.st_ino) != inode:
-            raise ReplacedError(self.path, "lock file")
-
     def was_replaced(self) -> None:
         """Have each class of locks open it anew: one error is enough.  The descriptors stay open
         until ``close``, for the locks that are held by them."""
@@ -190,25 +177,27 @@ class Lock:
         """
         # A thread waits here without asking the kernel: its lock on the same descriptor would
         # succeed at once, whoever else in this process holds it.
-        mutex = self._mutex
-        if not (threads.try_acquire(mutex) or self.await_thread(mutex, deadline)):
+        mutex, file = self._mutex, self._file
+        # As `threads.acquire` does it, where nobody has it.
+        is_free = not mutex._is_owned() and mutex.acquire(blocking=False)
+        if not (is_free or self.await_thread(mutex, deadline)):
             raise self._timeout(deadline)
         try:
-            self.held_by = held = self._file.opened or self._file.open()
+            self.held_by = held = file.opened or file.open()
             if not self._disk.try_lock(held[0], self._byte):
-                with self._file.waiting():
+                with file.waiting():
                     self._wait(held[0], deadline)
-            self._file.holders.add(self)
+            file.holders.add(self)
             try:
-                self._file.check_in_place(held[1])
+                self.check_in_place()
                 self._taken(held[0])
             except BaseException as error:
                 self._unlock()
                 if isinstance(error, ReplacedError):
-                    self._file.was_replaced()
+                    file.was_replaced()
                 raise
         except BaseException:
-            self._mutex.release()
+            mutex.release()
             raise
 
     def await_thread(self, mutex: Any, deadline: Deadline) -> bool:
@@ -254,7 +243,14 @@ class Lock:
         :raises ReplacedError: it does not, so others may hold "the same" lock
         """
         assert self.held_by is not None
-        self._file.check_in_place(self.held_by[1])
+        path = self._file.path
+        try:
+            # By its whole path: a folder that was moved or replaced is noticed too.
+            found = self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ReplacedError(path, "lock file") from None
+        if (found.st_dev, found.st_ino) != self.held_by[1]:
+            raise ReplacedError(path, "lock file")
 
     def let_go(self) -> None:
         """After a call of this thread was cut off: let go of the lock, if the thread has it.  May

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 from txstore.errors import NameRefusedError
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.content import has_content
 from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home

@@ -13,7 +13,7 @@ import os
 from txstore import digest
 from txstore.digest import Hasher
 from txstore.errors import StagingDamagedError
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.home import Home
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import PRIVATE, Staging
@@ -47,16 +47,12 @@ class Recovery:
         wanted: FileClaim | None,
         call: Call,
     ) -> tuple[Transfer, StagedFile] | None:
-        """A transfer whose staged bytes can be built on, with its staging file; ``None`` where
-        there is no such transfer (any more).  Its lock is held.
+        """A transfer that is not in hand, whose staged bytes can be built on, with its staging
+        file; ``None`` where there is no such transfer (any more).  Its lock is held.
 
         :param wanted: what a last message asks for: an intent for anything else is withdrawn
         :raises StagingDamagedError: somebody removed or changed the staged bytes in this boot
         """
-        # While the turn is the same, what an earlier call recorded is current.
-        kept = self._staging.kept(file_id, call.turn)
-        if kept is not None:
-            return kept
         found = self._look_up(file_id, wanted, call)
         if found is None:
             return None

@@ -11,7 +11,7 @@ from stat import S_IMODE, S_ISDIR, S_ISLNK
 
 from txstore.checks import Finding
 from txstore.deadline import Deadline
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.folders import JOURNAL, TEMPORARY_MARKER
 from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.home import Home
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Completion

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from txstore.errors import StagingDamagedError, TakenOverError
-from txstore.local.call import Call
+from txstore.local.clock import Call
 from txstore.local.files.home import Home
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
@@ -61,18 +61,23 @@ class Transfers:
     def flush(self, row: Transfer, flush: Callable[[], None], call: Call) -> None:
         """Flush staged bytes, and put the row in doubt where that fails.
 
-        A later flush would succeed without them.  So whoever goes on with a row in doubt, at
-        whatever level, writes anew what was recorded and is not durable, and flushes it.
-
         :param flush: which one, of the transfer's staging file
         """
         try:
             flush()
         except OSError:
-            if not row.durable:
-                with suppress(OSError):
-                    self._records.save(row, row.put_in_doubt(call.at), call)
+            self.doubt(row, call)
             raise
+
+    def doubt(self, row: Transfer, call: Call) -> None:
+        """After a flush of staged bytes failed: put the row in doubt.
+
+        A later flush would succeed without them.  So whoever goes on with a row in doubt, at
+        whatever level, writes anew what was recorded and is not durable, and flushes it.
+        """
+        if not row.durable:
+            with suppress(OSError):
+                self._records.save(row, row.put_in_doubt(call.at), call)
 
     def go_on_with_copy(
         self, row: Transfer, staged: StagedFile, copy: StagedFile, call: Call

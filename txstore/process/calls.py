@@ -16,6 +16,9 @@ class Calls(Generic[T]):
     Entering and leaving are single operations on a dictionary, so that an exception which strikes
     at any moment leaves nothing half done: ``leave`` is simply called again.
 
+    :ivar inside: what each thread's call uses, by the thread's number: entered before anything of
+        it is used, and left by ``leave``
+    :ivar waited_for: whether somebody waits until nobody is inside, and is to be told by ``leave``
     :ivar opening: held while what the calls use is opened anew
     """
 
@@ -23,36 +26,28 @@ class Calls(Generic[T]):
         self.disown()
         forks.disown_in_children(self)
 
-    def current(self) -> T | None:
-        """What a call uses that this thread is in already; for ``leave``."""
-        return self._inside.get(threading.get_ident())
-
-    def enter(self, used: T) -> None:
-        """This thread is in a call from here on."""
-        self._inside[threading.get_ident()] = used
-
     def leave(self, outer: T | None) -> None:
         """It is in the outer call again, or in none.  May be called again."""
         me = threading.get_ident()
         if outer is not None:
-            self._inside[me] = outer
+            self.inside[me] = outer
             return
-        self._inside.pop(me, None)
-        if self._waited_for:
+        self.inside.pop(me, None)
+        if self.waited_for:
             with self._condition:
                 self._condition.notify_all()
 
     def are_using(self, used: T) -> bool:
         """Whether any thread is in a call that uses it."""
-        return any(one is used for one in list(self._inside.values()))
+        return any(one is used for one in list(self.inside.values()))
 
     def wait(self) -> None:
         """Wait until no other thread is in a call.  Who comes in later has to be kept out before:
-        it is to look, after ``enter``, whether it still may."""
+        it is to look, after it entered, whether it still may."""
         me = threading.get_ident()
-        self._waited_for = True
+        self.waited_for = True
         with self._condition:
-            self._condition.wait_for(lambda: all(one == me for one in list(self._inside)))
+            self._condition.wait_for(lambda: all(one == me for one in list(self.inside)))
 
     def let_go(self) -> None:
         """After a call of this thread failed: let go of the locks here that the thread has."""
@@ -61,8 +56,8 @@ class Calls(Generic[T]):
 
     def disown(self) -> None:
         """In a forked child: the threads whose calls are in flight do not live here."""
-        self._inside: dict[int, T] = {}  # by thread
+        self.inside: dict[int, T] = {}
         self._lock = threads.new_lock()
         self._condition = threading.Condition(self._lock)
-        self._waited_for = False
+        self.waited_for = False
         self.opening = threads.new_lock()

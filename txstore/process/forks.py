@@ -36,7 +36,7 @@ class Connected(Disownable, Protocol):
 class Process:
     """Identity of a process: its number alone would be used again.
 
-    :ivar pid: its number
+    :ivar pid: its number; in a child, which inherited this, no process's
     """
 
     __slots__ = ("pid",)
@@ -45,8 +45,11 @@ class Process:
         self.pid = os.getpid()
 
 
-class _Known:
-    """The process that all of this module's state belongs to."""
+class Known:
+    """The process that all of this module's state belongs to.
+
+    Every call compares ``Known.process.pid`` with its own, and calls ``here`` where they differ.
+    """
 
     process = Process()
 
@@ -83,18 +86,18 @@ _recognising: dict[int, threading.Lock] = {}
 def here() -> Process:
     """This process.  In a child of which nobody was told, what it inherited is let go of first."""
     pid = os.getpid()
-    if pid != _Known.process.pid:
+    if pid != Known.process.pid:
         # One thread does it.  The lock is made in this process: an inherited one may be held by a
         # thread that does not live here.
         with _recognising.setdefault(pid, threading.Lock()):
-            if pid != _Known.process.pid:
+            if pid != Known.process.pid:
                 _in_child()
-    return _Known.process
+    return Known.process
 
 
 def is_here(process: Process) -> bool:
     """Whether this is still that process.  Does nothing else, so that a finalizer may ask."""
-    return process is _Known.process and os.getpid() == process.pid
+    return process.pid == os.getpid()
 
 
 def let_go(one: Connected) -> None:
@@ -137,7 +140,9 @@ def _in_child() -> None:
     for one in [*_connected, *_disownable]:
         one.disown()
     _connected.clear()  # the locks of what is never used again are nobody's to wait for
-    _Known.process = Process()
+    # Whoever belongs to it is not of this process, even if that has the same number one day.
+    Known.process.pid = 0
+    Known.process = Process()
 
 
 if hasattr(os, "register_at_fork"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from txstore.errors import RequestError
 from txstore.limits import Limits
@@ -61,8 +62,7 @@ class Refusal:
     ends: bool = False
 
 
-@dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """What an engine knows of a request's transfer; ``None``: not yet.
 
     :ivar segments: number of the last recorded segment; 0: no transfer with the id is open
@@ -78,8 +78,10 @@ class Known:
     usage: Usage | None = None
 
 
-def decide(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact | Refusal:
+def decide(request: SegmentRequest, known: Known, limits: Limits | None) -> Step | Fact | Refusal:
     """What to do with a request that is no cancel.
+
+    :param limits: ``None``: there are none
 
     A last message may both finish the open transfer and repeat an earlier one.  Then it finishes:
     the file is the same, and the sender's second transfer does not stay open.  A repeat is
@@ -89,7 +91,7 @@ def decide(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact
         return _plain(request, known, limits)
     claimed = (request.store.size, request.store.sha256)
     is_next = request.number == known.segments + 1
-    over = size_refusal(limits, request, known.received) if is_next else None
+    over = size_refusal(limits, request, known.received) if limits and is_next else None
     if is_next and known.segments and over is None:
         if known.content is None:
             return Fact.CONTENT
@@ -105,10 +107,10 @@ def decide(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact
 
 
 def _unanswered(
-    request: SegmentRequest, claim: FileClaim, known: Known, limits: Limits
+    request: SegmentRequest, claim: FileClaim, known: Known, limits: Limits | None
 ) -> Step | Fact | Refusal:
     """A last message that is next in turn, repeats none, and does not finish an open transfer."""
-    kept_out = _admit(request, known, limits)
+    kept_out = _admit(request, known, limits) if limits else None
     if kept_out is not None:
         return kept_out
     if known.content is None:
@@ -118,9 +120,9 @@ def _unanswered(
     return Refusal(request.mismatch(claim, *known.content), ends=known.segments > 0)
 
 
-def _plain(request: SegmentRequest, known: Known, limits: Limits) -> Step | Fact | Refusal:
+def _plain(request: SegmentRequest, known: Known, limits: Limits | None) -> Step | Fact | Refusal:
     if request.number == known.segments + 1:
-        kept_out = _admit(request, known, limits)
+        kept_out = _admit(request, known, limits) if limits else None
         return kept_out or (Step.APPEND if known.segments else Step.BEGIN)
     if request.number == known.segments and known.segments:
         if known.same is None:

@@ -200,6 +200,13 @@ class RecordingDisk(JournalRecorder, Disk):
     def stat(self, name: str, *, dir_fd: int | None = None, follow: bool = False) -> os.stat_result:
         return self._seen(os.stat(name, dir_fd=dir_fd, follow_symlinks=follow))
 
+    def names_version(self, folder: str) -> tuple[int, int, int] | None:
+        try:
+            found = self._seen(os.stat(folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return found.st_dev, found.st_ino, found.st_ctime_ns
+
     def list_folder(self, fd: int) -> Iterator[str]:
         return iter(sorted(super().list_folder(fd)))
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from txstore.errors import OptionError, StoreMismatchError, UnsupportedPlatformError
+from txstore.local.clock import Clock
 from txstore.local.files.descriptors import Inode, inode_of
 from txstore.local.files.disk import Disk, is_supported
 from txstore.protocol.names import HIDDEN, is_within
@@ -45,12 +46,14 @@ class Folders:
     :ivar working_dir: absolute path, as given or ``<storage_dir>/.workdir``
     :ivar storage: descriptor of the storage dir
     :ivar working: descriptor of the working dir
+    :ivar clock: tells the time
     :ivar boot: identity of this boot of the machine and of the devices; empty where it is not known
     """
 
     storage: int
     working: int
     boot: str = ""
+    clock: Clock
 
     def __init__(
         self,
@@ -89,7 +92,7 @@ class Folders:
         # Where nobody could compare their times with ours, they are those of an unknown boot.
         is_known = boot and ahead is not None
         self.boot = ":".join(map(str, (boot, *devices))) if is_known else ""
-        self._clock_ahead = ahead or 0.0
+        self.clock = Clock(self.boot, ahead or 0.0)
 
     # --- paths -------------------------------------------------------------------------------
 

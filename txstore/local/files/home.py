@@ -16,9 +16,7 @@ from txstore.errors import (
     ReplacedError,
     UnfitFileSystemError,
 )
-from txstore.local import clock
-from txstore.local.clock import Moment
-from txstore.local.files.descriptors import close_ours
+from txstore.local.files.descriptors import Descriptor, close_ours
 from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk, is_network
 from txstore.local.files.folders import (
     JOURNAL,
@@ -45,7 +43,11 @@ class Home(Folders):
 
     :ivar mode: permission bits of the store's own files
     :ivar copies: whether the working dir's file system copies what is overwritten
+    :ivar is_durable: whether ``make_durable`` has nothing to do
+    :ivar witness: the first descriptor, and the folder that it leads to
     """
+
+    witness: Descriptor
 
     def __init__(
         self,
@@ -60,7 +62,7 @@ class Home(Folders):
         self.mode = mode
         self._check_length()
         self._locked: list[int] = []
-        self._durable = False
+        self.is_durable = False
         self._hidden_staging: int | None = None
         try:
             self._open(allow_network_fs)
@@ -71,6 +73,7 @@ class Home(Folders):
     def _open(self, allow_network_fs: bool) -> None:
         make_folders(self.disk, self.storage_dir, 0o777)
         self.storage = self._keep(self.disk.open_folder(self.storage_dir, follow=True))
+        self.witness = self.storage, self._inodes[self.storage]
         journal_mode = self._journal_mode()
         if journal_mode is None:
             # Whoever forgot which working dir it was is to find no folders made for another.
@@ -110,10 +113,6 @@ class Home(Folders):
         length = len(os.fsencode(os.path.join(folder, JOURNAL if is_there else _LONGEST_NAME)))
         if length > _SQLITE_PATH:
             raise PathTooLongError(self.working_dir, length, _SQLITE_PATH)
-
-    def now(self) -> Moment:
-        """The present, as all workers of this boot would have it."""
-        return clock.now(self.boot, self._clock_ahead)
 
     # --- folders -----------------------------------------------------------------------------
 
@@ -181,14 +180,14 @@ class Home(Folders):
         Once for each manager: a name is durable only if this process flushed its folder after
         seeing it; whoever made it may have died before its own flush.
         """
-        if self._durable:
+        if self.is_durable:
             return
         for fd in self._fds:
             with self.needing("fsync of a folder", fd):
                 self.disk.flush_folder(fd)
         for path in (self.storage_dir, self.working_dir):
             self._flush_above(path)
-        self._durable = True
+        self.is_durable = True
 
     @contextmanager
     def needing(self, call: str, fd: int) -> Iterator[None]:
@@ -241,7 +240,8 @@ class Home(Folders):
     def has_descriptors(self) -> bool:
         """Whether they are its own still, as far as the first of them tells, which has the lowest
         number: who closes descriptors that he does not know begins there."""
-        return self.disk.inode_behind(self.storage) == self._inodes.get(self.storage)
+        fd, inode = self.witness
+        return self.disk.inode_behind(fd) == inode
 
     def disown(self) -> None:
         """Let go of folders that another process opened, or that were closed by their numbers."""
@@ -260,7 +260,7 @@ class Home(Folders):
             # The kernel was given a name in a folder; people need the path.
             above = self.working_dir if folder == self.working else self.storage_dir
             raise type(error)(error.errno, error.strerror, os.path.join(above, name)) from error
-        self._durable = False
+        self.is_durable = False
         return self._keep(fd)
 
     # --- belonging together ------------------------------------------------------------------

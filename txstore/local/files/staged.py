@@ -1,4 +1,4 @@
-"""The bytes of one unfinished transfer, in its staging file.
+"""The bytes of one unfinished transfer, in its staging file; and those files that are kept in hand.
 
 A file with more than one link is never written or cut.  After a power loss in a rename both names
 may be there, and a cut would tear the published file.
@@ -8,24 +8,96 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import suppress
 
 from txstore import digest
 from txstore.digest import Hasher
 from txstore.errors import StagingDamagedError
 from txstore.local.files.descriptors import close_ours, inode_of
-from txstore.local.files.disk import NO_SPACE, Disk
+from txstore.local.files.disk import NO_SPACE, UNKNOWN, Disk, settled
 from txstore.local.journal.rows import Transfer
+from txstore.process import threads
 
+if sys.version_info >= (3, 11):
+    from typing import Self
+else:
+    from typing_extensions import Self  # which comes with SQLAlchemy
+
+_KEPT_OPEN = 32  # files that a manager keeps in hand
 _CHUNK = 1024 * 1024  # bytes per read when staged bytes are hashed again
 _MANY, _AHEAD = 256 * 1024, 1024 * 1024  # bytes; see `write_ahead`
+
+
+class InHand:
+    """Open staging files that nobody is using now, by their transfers, for those that come back.
+    Each is taken out while it is used.  Thread-safe."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+        self._mutex = threads.new_lock()
+        self._files: OrderedDict[str, StagedFile] = OrderedDict()
+
+    def take(self, file_id: str, turn: int) -> tuple[Transfer, StagedFile] | None:
+        """A transfer as an earlier call left it, if nobody else has held its lock since.
+
+        :param turn: the lock's
+        """
+        with self._mutex:
+            found = self._files.get(file_id)
+            if found is None or found.row is None or found.turn != turn:
+                return None
+            if self._disk.size(found.fd) != found.size:
+                return None  # `Staging.open` finds out what happened to it
+            return found.row, self._files.pop(file_id)
+
+    def take_out(self, file_id: str) -> StagedFile | None:
+        """A transfer's file, whatever has become of it."""
+        with self._mutex:
+            return self._files.pop(file_id, None)
+
+    def keep(self, staged: StagedFile) -> None:
+        """Keep a file for its transfer's next segment, if it is open."""
+        if staged.fd < 0:
+            return
+        staged.kept_at = time.monotonic()
+        with self._mutex:
+            unused = self._files.pop(staged.file_id, None)  # of an earlier transfer with that id
+            self._files[staged.file_id] = staged
+            if len(self._files) > _KEPT_OPEN:
+                unused = self._files.popitem(last=False)[1]
+        if unused is not None:
+            unused.close()
+
+    def close_some(self, goes: Callable[[StagedFile], bool]) -> None:
+        """Close those that go."""
+        with self._mutex:
+            going = [one for one in self._files.values() if goes(one)]
+            for one in going:
+                del self._files[one.file_id]
+        for one in going:
+            one.close()
+
+    def let_go(self) -> None:
+        """After a call of this thread was cut off."""
+        threads.let_go(self._mutex)
+
+    def disown(self) -> None:
+        """Let go of files that another process opened, or that were closed by their numbers."""
+        while self._files:
+            self._files.popitem()[1].disown()
 
 
 class StagedFile:
     """An open staging file.  Used only by whoever holds its transfer's lock.
 
+    ``with`` it, it is kept in hand at the end; unless the body fails: then its hash may be ahead of
+    what was recorded, and it is closed.
+
     :ivar path: absolute
-    :ivar folder: that it lies in
     :ivar size: bytes in the file
     :ivar inode: its inode number
     :ivar group: id of its group
@@ -40,16 +112,25 @@ class StagedFile:
     :ivar own_from: from this offset on all recorded bytes were written through ``fd``, and no flush
         of them failed.  Others' bytes must not be flushed as they are: if their flush failed, the
         kernel may hold them for clean, and ours would succeed without them
-    :ivar seen_in_place: version of its folder in which its path was last seen to lead to it
     :ivar row: the transfer's row as it was last recorded here; ``own_from`` is right for that one
     :ivar turn: the turn of the transfer's lock in which the file was last used
     """
 
     def __init__(
-        self, disk: Disk, file_id: str, name: str, path: str, fd: int, found: os.stat_result
+        self,
+        disk: Disk,
+        file_id: str,
+        name: str,
+        path: str,
+        fd: int,
+        found: os.stat_result,
+        in_hand: InHand | None = None,
     ) -> None:
-        self._disk, self.file_id, self.name, self.path, self.fd = disk, file_id, name, path, fd
-        self.folder = os.path.dirname(path)
+        self._disk, self._in_hand = disk, in_hand
+        self.file_id, self.name, self.path, self.fd = file_id, name, path, fd
+        self._folder = os.path.dirname(path)
+        # Version of its folder in which its path was last seen to lead to it.
+        self._seen_in_place = UNKNOWN
         self.inode, self.size, self.group = found.st_ino, found.st_size, found.st_gid
         self.foreign = found.st_uid != os.geteuid()
         self.private = not found.st_mode & 0o060
@@ -60,11 +141,33 @@ class StagedFile:
         self.hasher: Hasher | None = None
         self.setbacks = 0
         self.own_from = 0
-        self.seen_in_place: tuple[int, int, int] | None = None
         self._zeros_end = 0
         self.row: Transfer | None = None
         self.turn = 0
         self.kept_at = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None and self._in_hand is not None:
+            self._in_hand.keep(self)
+        else:
+            self.close()
+
+    def is_in_place(self) -> bool:
+        """Whether others find the same one: by its whole path, so that a folder which was moved or
+        replaced is noticed too."""
+        version = self._disk.names_version(self._folder)
+        if version == self._seen_in_place:
+            return True
+        try:
+            same = self._disk.stat(self.path).st_ino == self.inode
+        except (FileNotFoundError, NotADirectoryError):
+            same = False
+        if same:
+            self._seen_in_place = settled(version)
+        return same
 
     def write(self, offset: int, data: bytes) -> None:
         """Put ``data`` at ``offset`` as the file's end.  Not durable before ``flush``."""

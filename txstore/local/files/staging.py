@@ -1,4 +1,4 @@
-"""Where the bytes of unfinished transfers are: made, found, kept open, taken away.
+"""Where the bytes of unfinished transfers are: made, found, taken away.
 
 A staging file's name is 128 random bits, never the sender's id (which could escape or clash) and
 never a row key (which SQLite uses again).  Before them stand a letter for the folder it lies in
@@ -11,22 +11,17 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
-from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from txstore.errors import StagingDamagedError
 from txstore.local.files.home import Home
 from txstore.local.files.places import is_staging_name
-from txstore.local.files.staged import StagedFile
-from txstore.local.files.unchanged import version_of
+from txstore.local.files.staged import InHand, StagedFile
 from txstore.local.journal.rows import Transfer
 from txstore.local.locks import stripe_of
-from txstore.process import threads
 from txstore.protocol.admission import Space
 
-_KEPT_OPEN = 32  # staging files that a manager keeps open for transfers that come back to it
 #: Mode of a staging file that nobody else goes on with.
 PRIVATE = 0o600
 
@@ -41,14 +36,15 @@ def _new_name(letter: str, file_id: str) -> str:
 
 
 class Staging:
-    """The staging folders of one manager.  Thread-safe; ``disown`` in a forked child."""
+    """The staging folders of one manager.  Thread-safe; ``disown`` in a forked child.
+
+    :ivar in_hand: files that are kept open
+    """
 
     def __init__(self, home: Home) -> None:
         self._home, self._disk = home, home.disk
         self._letter: str | None = None
-        self._mutex = threads.new_lock()
-        # Files nobody is using now, by their transfers: they are taken out while they are used.
-        self._idle: OrderedDict[str, StagedFile] = OrderedDict()
+        self.in_hand = InHand(home.disk)
 
     @property
     def letter(self) -> str:
@@ -99,20 +95,8 @@ class Staging:
             self._disk.close(fd)
             self._disk.unlink(name, dir_fd=self.folder(name))
             raise
-        return StagedFile(self._disk, file_id, name, self._home.staging_path(name), fd, found)
-
-    def kept(self, file_id: str, turn: int) -> tuple[Transfer, StagedFile] | None:
-        """A transfer as an earlier call left it, if nobody else has held its lock since.
-
-        :param turn: the lock's
-        """
-        with self._mutex:
-            idle = self._idle.get(file_id)
-            if idle is None or idle.row is None or idle.turn != turn:
-                return None
-            if self._disk.size(idle.fd) != idle.size:
-                return None  # `open` finds out what happened to it
-            return idle.row, self._idle.pop(file_id)
+        path = self._home.staging_path(name)
+        return StagedFile(self._disk, file_id, name, path, fd, found, self.in_hand)
 
     def open(self, row: Transfer) -> StagedFile:
         """The staging file of a recorded transfer.
@@ -120,8 +104,7 @@ class Staging:
         :raises StagingDamagedError: it is gone, or too short
         """
         path = self._home.staging_path(row.staging)
-        with self._mutex:
-            idle = self._idle.pop(row.file_id, None)
+        idle = self.in_hand.take_out(row.file_id)
         try:
             found = self._find(row, path)
         except BaseException:
@@ -145,7 +128,7 @@ class Staging:
                 raise
             alone = False
             fd = self._disk.open(row.staging, dir_fd=folder, write=False)
-        staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found)
+        staged = StagedFile(self._disk, row.file_id, row.staging, path, fd, found, self.in_hand)
         staged.writable = alone
         staged.count_as_others(row)
         return staged
@@ -163,66 +146,27 @@ class Staging:
         return found
 
     def check_in_place(self, staged: StagedFile) -> None:
-        """Check, before something is recorded of a file, that others find the same one: by its
-        whole path, so that a folder which was moved or replaced is noticed too.
+        """Check, before something is recorded of a file, that others find the same one.
 
         :raises ReplacedError: the staging folder is another
         :raises StagingDamagedError: the file is another, or gone
         """
-        version = version_of(self._disk, staged.folder)
-        if version is not None and version == staged.seen_in_place:
-            return
-        try:
-            same = self._disk.stat(staged.path).st_ino == staged.inode
-        except (FileNotFoundError, NotADirectoryError):
-            same = False
-        if not same:
-            self._home.check_staging_in_place(staged.name)
-            raise StagingDamagedError(staged.path, staged.file_id, "was removed or replaced")
-        staged.seen_in_place = version
+        if not staged.is_in_place():
+            raise self.misplaced(staged)
 
-    @contextmanager
-    def lent(self, staged: StagedFile) -> Iterator[StagedFile]:
-        """Keep a file open for its transfer's next segment, unless the body fails: then its hash
-        may be ahead of what was recorded."""
-        try:
-            yield staged
-        except BaseException:
-            staged.close()
-            raise
-        self.keep(staged)
+    def misplaced(self, staged: StagedFile) -> Exception:
+        """The error for a file that others do not find."""
+        self._home.check_staging_in_place(staged.name)
+        return StagingDamagedError(staged.path, staged.file_id, "was removed or replaced")
 
     def trim(self, before: float) -> None:
         """Close files that were kept before a time (monotonic): another worker may have finished
         or dropped their transfers, and their space comes back only when nobody has them open."""
-        with self._mutex:
-            old = [one for one in self._idle.values() if one.kept_at < before]
-            for one in old:
-                del self._idle[one.file_id]
-        for one in old:
-            one.close()
-
-    def keep(self, staged: StagedFile) -> None:
-        """Keep a file open for its transfer's next segment, if it is open."""
-        if staged.fd < 0:
-            return
-        staged.kept_at = time.monotonic()
-        with self._mutex:
-            unused = self._idle.pop(staged.file_id, None)  # of an earlier transfer with that id
-            self._idle[staged.file_id] = staged
-            if len(self._idle) > _KEPT_OPEN:
-                unused = self._idle.popitem(last=False)[1]
-        if unused is not None:
-            unused.close()
+        self.in_hand.close_some(lambda one: one.kept_at < before)
 
     def remove(self, name: str) -> None:
         """Take a staging file's name away, if it is there."""
-        with self._mutex:
-            idle = [one for one in self._idle.values() if one.name == name]
-            for one in idle:
-                del self._idle[one.file_id]
-        for one in idle:
-            one.close()
+        self.in_hand.close_some(lambda one: one.name == name)
         with suppress(FileNotFoundError):  # a power loss, or the worker before, took it
             self._disk.unlink(name, dir_fd=self.folder(name))
 
@@ -270,15 +214,12 @@ class Staging:
         )
 
     def close(self) -> None:
-        with self._mutex:
-            while self._idle:
-                self._idle.popitem()[1].close()
+        self.in_hand.close_some(lambda _: True)
 
     def let_go(self) -> None:
         """After a call of this thread was cut off."""
-        threads.let_go(self._mutex)
+        self.in_hand.let_go()
 
     def disown(self) -> None:
         """Let go of files that another process opened, or that were closed by their numbers."""
-        while self._idle:
-            self._idle.popitem()[1].disown()
+        self.in_hand.disown()

@@ -53,9 +53,14 @@ class Connection:
     """One manager's way to its journal, opened whenever it is needed and not open.
 
     :param folder_fd: descriptor of the working dir
-    :param patience: seconds that SQLite waits for its own locks
+    :ivar files: what SQLite has open
+    :ivar copies: whether the file system copies what is overwritten
+    :ivar patience: seconds that SQLite waits for its own locks
+    :ivar lock_timeout: seconds that the call may wait which uses it now
+    :ivar index: SQLite's index of the WAL
     :ivar sqlite: SQLite's connection, while there is one
     :ivar wal: the WAL that it writes, likewise
+    :ivar witness: one of SQLite's descriptors, and the file that it leads to
     :ivar gave_spares: whether what is kept for the index was given back, to be taken again soon
     """
 
@@ -63,14 +68,14 @@ class Connection:
         self, disk: Disk, path: str, folder_fd: int, patience: float, *, copies: bool = False
     ) -> None:
         self._disk, self._path, self._folder_fd = disk, path, folder_fd
-        self._lock_timeout = self._patience = patience
-        self._files = OpenFiles(disk, path)
-        self._copies, self.gave_spares = copies, False
-        self._index = Index(disk, path, copies=copies)
+        self.lock_timeout = self.patience = patience
+        self.files = OpenFiles(disk, path)
+        self.copies, self.gave_spares = copies, False
+        self.index = Index(disk, path, copies=copies)
         self.sqlite: sqlite3.Connection | None = None
         self.wal: WalFile | None = None
         self._descriptors: tuple[Descriptor, ...] = ()
-        self._witness: Descriptor = (-1, (0, 0))
+        self.witness: Descriptor = (-1, (0, 0))
 
     def open(self, deadline: Deadline) -> sqlite3.Connection:
         """SQLite's connection, opened if need be.
@@ -80,7 +85,7 @@ class Connection:
         """
         self._bound_waiting(deadline)
         if self.sqlite is not None:
-            if self._copies:
+            if self.copies:
                 self.touch_index()
             return self.sqlite
         released = False
@@ -93,33 +98,33 @@ class Connection:
                 if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
                     raise
                 released = True
-                self.gave_spares = self._copies
+                self.gave_spares = self.copies
                 continue
             if released and self.wal is not None:
                 self.wal.claim()  # before somebody else takes what was given back
             return connection
 
     def _open(self, deadline: Deadline) -> sqlite3.Connection:
-        inode = self._files.inode()
+        inode = self.files.inode()
         check_openable(self._path, inode)
-        self._index.hold(deadline)
+        self.index.hold(deadline)
         connection = wal = None
         try:
-            connection = handles.open_writing(self._disk, self._path, self._patience)
+            connection = handles.open_writing(self._disk, self._path, self.patience)
             self._prove_mode(connection)
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             self.check_version(connection)
             handles.close_left(inode)
             wal = WalFile(self._disk, os.path.basename(self._path) + "-wal", self._folder_fd)
-            self._files.were_opened(inode, wal.inode)
-            self._descriptors = descriptors_of(self._files.opened.values())
+            self.files.were_opened(inode, wal.inode)
+            self._descriptors = descriptors_of(self.files.opened.values())
         except BaseException:
             if connection is not None:
                 handles.close_unsettled(connection)
             if wal is not None:
                 wal.close()
             if connection is None or not handles.is_open(connection):
-                self._index.let_go()
+                self.index.let_go()
             raise
         self.sqlite, self.wal = connection, wal
         return connection
@@ -140,10 +145,6 @@ class Connection:
         """Called in every write transaction: a newer worker may have upgraded the journal."""
         check_version(self._path, SELECT_VERSION.run(connection, {}).fetchall())
 
-    def check_in_place(self) -> None:
-        """:raises ReplacedError: the journal's paths do not lead to the open files any more"""
-        self._files.check_in_place()
-
     def close(self, *, locked: bool = True) -> None:
         """Close the connection, if any; the last of all checkpoints, and removes the WAL, if that
         is settled.
@@ -156,7 +157,7 @@ class Connection:
             return
         if locked:
             try:
-                self._files.check_removable()
+                self.files.check_removable()
                 self.settle_wal()
                 settled = True
             except OSError as error:
@@ -179,27 +180,27 @@ class Connection:
         if wal is not None:
             wal.close()
         if not handles.is_open(connection):
-            self._index.let_go()
+            self.index.let_go()
 
     def let_go_locks(self) -> None:
         """After a call of this thread was cut off: let go of what is not the journal's mutex."""
         if self.wal is not None:
             self.wal.let_go()
-        self._index.let_go_locks()
+        self.index.let_go_locks()
 
     def has_descriptors(self) -> bool:
         """Whether SQLite's descriptors are its own still, as far as one of the index tells."""
         if self.sqlite is None:
             return True
-        fd, inode = self._witness
+        fd, inode = self.witness
         return self._disk.inode_behind(fd) == inode or self._find_witness()
 
     def _find_witness(self) -> bool:
         """Another one: with several connections in a process, some close theirs before."""
-        shm = self._files.opened.get("-shm")
+        shm = self.files.opened.get("-shm")
         for fd, inode in self._descriptors:
             if inode == shm and self._disk.inode_behind(fd) == inode:
-                self._witness = fd, inode
+                self.witness = fd, inode
                 return True
         return False
 
@@ -212,8 +213,8 @@ class Connection:
         if wal is not None:
             wal.disown()
         if connection is not None and not (idle and put_away(connection, self._descriptors)):
-            give_up(self._files.opened[""])
-        self._index.abandon()
+            give_up(self.files.opened[""])
+        self.index.abandon()
         self.sqlite = self.wal = None
 
     def touch_index(self) -> None:
@@ -223,7 +224,7 @@ class Connection:
         """
         while True:
             try:
-                self._index.touch()
+                self.index.touch()
             except OSError as error:
                 if give_spare(self._disk, self._folder_fd):
                     self.gave_spares = True
@@ -231,13 +232,6 @@ class Connection:
                 number = self._disk.lack_of_space(os.path.dirname(self._path)) or errno.ENOSPC
                 raise JournalError(number, os.strerror(number), self._path) from error
             return
-
-    def make_room(self) -> None:
-        """Before a transaction: have the index's blocks for what it may add to the WAL."""
-        if self.wal is not None:
-            size = self._disk.size(self.wal.fd)
-            if size > self._index.enough_for:
-                self._index.grow(size)
 
     def settle_wal(self) -> None:
         """Before SQLite copies the WAL into the database: have all of it on the device.
@@ -253,12 +247,12 @@ class Connection:
     def _bound_waiting(self, deadline: Deadline) -> None:
         """Have SQLite wait for its own locks (recovery of a WAL, the last close, a program that is
         not txstore) no longer than the call may."""
-        self._lock_timeout, left = deadline.timeout, deadline.left()
-        if self._patience <= left < 2 * self._patience:
+        left = deadline.left()
+        if self.patience <= left < 2 * self.patience:
             return  # telling SQLite each time would cost more than it is worth
-        self._patience = 0.9 * left
+        self.patience = 0.9 * left
         if self.sqlite is not None:
-            self.sqlite.execute(f"PRAGMA busy_timeout={round(self._patience * 1000)}")
+            self.sqlite.execute(f"PRAGMA busy_timeout={round(self.patience * 1000)}")
 
     def explain(self, error: sqlite3.Error) -> Exception:
         """SQLite's error as the contract names it; doubts what was not flushed."""
@@ -266,7 +260,7 @@ class Connection:
             self.wal.doubt()
         # A journal that was moved away looks read-only to SQLite.
         try:
-            self._files.check_one_in_place()
+            self.files.check_one_in_place()
         except ReplacedError as reason:
             return reason
         if "no such" in str(error) and self.sqlite is not None:
@@ -275,4 +269,4 @@ class Connection:
                 self.check_version(self.sqlite)
             except JournalError as reason:
                 return reason
-        return translate(error, self._path, self._disk, self._lock_timeout)
+        return translate(error, self._path, self._disk, self.lock_timeout)

@@ -6,22 +6,24 @@ import os
 
 from txstore.errors import ReplacedError
 from txstore.local.files.descriptors import Inode, inode_of
-from txstore.local.files.disk import Disk
-from txstore.local.files.unchanged import version_of
+from txstore.local.files.disk import UNKNOWN, Disk, settled
 
 
 class OpenFiles:
     """The journal and what SQLite keeps beside it.  Used with the journal's mutex held.
 
     Only ever looked at: closing a descriptor of them would drop SQLite's locks.
+
+    :ivar folder: that they lie in
+    :ivar version: of its names, when they were all in place; as long as it has that they are
     """
 
     def __init__(self, disk: Disk, path: str) -> None:
-        self._disk, self._path, self._folder = disk, path, os.path.dirname(path)
+        self._disk, self._path, self.folder = disk, path, os.path.dirname(path)
         # Who finds no -shm makes a new one: then two indexes stand over one WAL, and each writer
         # writes over the other's commits.
         self._inodes: dict[str, Inode] = {}
-        self._version: tuple[int, int, int] | None = None
+        self.version = UNKNOWN
 
     def inode(self, suffix: str = "") -> Inode:
         """Device and inode of one of them, by its whole path, so that a folder that was moved or
@@ -50,16 +52,14 @@ class OpenFiles:
         if self.inode() != journal or self._inodes.get("", journal) != journal:
             raise ReplacedError(self._path, "journal")
         self._inodes = {"": journal, "-shm": shm, "-wal": wal}
-        self._version = None
+        self.version = UNKNOWN
 
     def check_in_place(self) -> None:
         """:raises ReplacedError: a path does not lead to the open file any more"""
-        version = version_of(self._disk, self._folder)
-        if version is not None and version == self._version:
-            return
+        version = self._disk.names_version(self.folder)
         for suffix in self._inodes:
             self.check_one_in_place(suffix)
-        self._version = version
+        self.version = settled(version)
 
     def check_removable(self) -> None:
         """Check, before SQLite removes the WAL, that its path leads to no other one: of somebody

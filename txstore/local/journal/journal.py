@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -75,12 +76,11 @@ class Journal:
         # inside SQLite.
         self.mutex = threads.new_lock()
         self.connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
-        self._translated = _Translated(self.connection)
         self._checkpoint_at = WAL_LIMIT
         forks.let_go(self)
         deadline = Deadline(lock_timeout)
-        with _Using(self, deadline), self._translated:
-            self.connection.open(deadline)
+        with _Using(self, deadline):
+            self._open(deadline)
 
     # --- reading and writing -----------------------------------------------------------------
 
@@ -88,8 +88,12 @@ class Journal:
         self, statement: Statement, values: Mapping[str, Any], deadline: Deadline
     ) -> list[Row]:
         """All rows of a SELECT, fetched whole: no read transaction stays open."""
-        with _Using(self, deadline), self._translated:
-            return statement.run(self.connection.open(deadline), values).fetchall()
+        with _Using(self, deadline):
+            sqlite = self._open(deadline)
+            try:
+                return statement.run(sqlite, values).fetchall()
+            except sqlite3.Error as error:
+                raise self.connection.explain(error) from error
 
     def write(self, deadline: Deadline, *writes: Write, frees: bool = False) -> bool:
         """One transaction; not durable before ``flush``.
@@ -120,31 +124,38 @@ class Journal:
                 self._lock.release()
 
     def _transaction(self, writes: tuple[Write, ...], deadline: Deadline) -> bool:
+        connection = self.connection
         try:
+            sqlite = self._open(deadline)
+            # With an index that is not the others' it would overwrite their commits.
+            self._check_in_place()
+            wal = connection.wal
+            assert wal is not None
+            if not wal.extended:
+                wal.extend()
+            size = self._disk.size(wal.fd)
+            if size > connection.index.enough_for:
+                connection.index.grow(size)  # for what this may add to the WAL
             try:
-                connection = self.connection.open(deadline)
-                # By an index that is not the others' it would be written over their commits.
-                self.connection.check_in_place()
-                wal = self.connection.wal
-                if wal is not None and not wal.extended:
-                    wal.extend()
-                self.connection.make_room()
                 if len(writes) == 1 and writes[0].guarded:
                     # A statement of its own is a transaction of its own.
-                    done = writes[0].statement.run(connection, writes[0].values).rowcount == 1
+                    statement, values, _ = writes[0]
+                    if statement.in_order:
+                        done = sqlite.execute(statement.sql, values).rowcount == 1
+                    else:
+                        done = statement.run(sqlite, values).rowcount == 1
                     if not done:
-                        self.connection.check_version(connection)
+                        connection.check_version(sqlite)
                 else:
-                    done = self._run_all(connection, writes)
+                    done = self._run_all(sqlite, writes)
             except sqlite3.Error as error:
-                raise self.connection.explain(error) from error
+                raise connection.explain(error) from error
         except BaseException:
             # Whatever SQLite did or did not do is found out by a new connection; closing this
             # one rolls back what was not committed.
-            self.connection.close()
+            connection.close()
             raise
-        self.connection.check_in_place()
-        assert wal is not None
+        self._check_in_place()
         size = self._disk.size(wal.fd)
         if size % RESERVE:
             wal.extend()
@@ -166,14 +177,34 @@ class Journal:
         """Wait for another thread that uses the connection; ``False``: not in time."""
         return self._lock.await_thread(self.mutex, deadline)
 
+    def _open(self, deadline: Deadline) -> sqlite3.Connection:
+        """SQLite's connection, opened if need be; the mutex is held."""
+        connection = self.connection
+        connection.lock_timeout = deadline.timeout
+        sqlite, patience = connection.sqlite, connection.patience
+        # Asked here too, since it is nearly always so.
+        left = deadline.end - time.monotonic()
+        if sqlite is not None and not connection.copies and patience <= left < 2 * patience:
+            return sqlite
+        try:
+            return connection.open(deadline)
+        except sqlite3.Error as error:
+            raise connection.explain(error) from error
+
+    def _check_in_place(self) -> None:
+        """:raises ReplacedError: the journal's paths do not lead to the open files any more"""
+        files = self.connection.files
+        if self._disk.names_version(files.folder) != files.version:
+            files.check_in_place()
+
     def check_in_place(self, deadline: Deadline) -> None:
         """Check, before an answer that wrote nothing, that what was read is still the journal.
 
         :raises ReplacedError: it is not
         """
-        with _Using(self, deadline), self._translated:
-            self.connection.open(deadline)  # a fork in another thread may have closed it since
-            self.connection.check_in_place()
+        with _Using(self, deadline):
+            self._open(deadline)  # a fork in another thread may have closed it since
+            self._check_in_place()
 
     def flush(self, deadline: Deadline) -> None:
         """Make durable all that was committed before, by whomever.
@@ -184,9 +215,8 @@ class Journal:
         """
         while True:
             with _Using(self, deadline):
-                with self._translated:
-                    self.connection.open(deadline)
-                self.connection.check_in_place()
+                self._open(deadline)
+                self._check_in_place()
                 wal = self.connection.wal
                 assert wal is not None
                 if not wal.proven:
@@ -223,8 +253,11 @@ class Journal:
         """Copy the WAL into the database, as far as no reader is in the way, and flush that.  The
         journal lock is held."""
         self.connection.settle_wal()
-        with self._translated:
-            self.connection.open(deadline).execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        sqlite = self._open(deadline)
+        try:
+            sqlite.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            raise self.connection.explain(error) from error
 
     def make_reserve(self) -> None:
         """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
@@ -306,12 +339,8 @@ class Journal:
             self.mutex.release()
 
 
-# Written out as classes: these are entered several times a segment, and a generator costs more
-# than what it guards.
-
-
 class _Using:
-    """Holds a journal's mutex."""
+    """Holds a journal's mutex; written out, since a generator costs more than what it guards."""
 
     __slots__ = ("_deadline", "_journal", "_mutex")
 
@@ -320,7 +349,10 @@ class _Using:
 
     def __enter__(self) -> None:
         self._mutex = mutex = self._journal.mutex
-        if not (threads.try_acquire(mutex) or self._journal.await_mutex(self._deadline)):
+        # As `threads.acquire` does it, where nobody has it.
+        if not mutex._is_owned() and mutex.acquire(blocking=False):
+            return
+        if not self._journal.await_mutex(self._deadline):
             raise LockTimeoutError(self._journal.path, self._deadline.timeout)
 
     def __exit__(self, *_: object) -> None:
@@ -329,21 +361,3 @@ class _Using:
                 self._journal.take_spares()
         finally:
             self._mutex.release()
-
-
-class _Translated:
-    """Turns SQLite's errors into the store's own."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise self._connection.explain(error) from error

@@ -91,17 +91,21 @@ class Transfer(NamedTuple):
 
     def advanced(self, size: int, state: bytes | None, at: Moment) -> Transfer:
         """The same with one more segment, of ``size`` bytes, staged now."""
-        return self._replace(
-            change=self.change + 1,
-            segments=self.segments + 1,
-            offset=self.offset + size,
-            last_size=size,
-            state=state or self.state,
-            updated_at=at.wall,
-            boot=at.boot,
-            ticks=at.ticks,
-            written_boot=at.boot,
-            doubted=0,
+        # Built of its parts: `_replace` takes four times as long, and each segment asks for this.
+        return Transfer._make(
+            (
+                *self[:_CHANGE],
+                self.change + 1,
+                self.segments + 1,
+                self.offset + size,
+                size,
+                state or self.state,
+                *at,
+                at.boot,
+                *self[_DURABLE:_DOUBTED],
+                0,
+                *self[_DOUBTED + 1 :],
+            )
         )
 
     def made_durable(self) -> Transfer:
@@ -140,6 +144,7 @@ class Transfer(NamedTuple):
         return self._replace(**_NO_INTENT)
 
 
+_CHANGE, _DURABLE, _DOUBTED = map(Transfer._fields.index, ("change", "durable_segments", "doubted"))
 _NO_INTENT: dict[str, Any] = {
     name: None for name in Transfer._fields if name.startswith("publish_")
 }

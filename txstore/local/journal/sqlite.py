@@ -12,6 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite
+from sqlalchemy.engine.interfaces import Compiled
 
 from txstore.errors import (
     JournalDamagedError,
@@ -40,23 +41,32 @@ class Statement:
 
     :param in_order: values come as a tuple, in the order in which the clause names them: finding
         them by name costs a fifth of a large UPDATE
+    :ivar in_order: likewise; then ``sql`` is all that has to be executed
     """
 
     def __init__(self, clause: sa.sql.ClauseElement, *, in_order: bool = False) -> None:
-        self._clause = clause
+        self._clause, self.in_order = clause, in_order
         self._dialect = _IN_ORDER if in_order else DIALECT
 
     @cached_property
-    def _compiled(self) -> tuple[str, dict[str, Any]]:
-        compiled = self._clause.compile(dialect=self._dialect)
-        fixed = {name: value for name, value in compiled.params.items() if value is not None}
-        return str(compiled), fixed
+    def _compiled(self) -> Compiled:
+        return self._clause.compile(dialect=self._dialect)
+
+    @cached_property
+    def sql(self) -> str:
+        """The statement's text."""
+        return str(self._compiled)
+
+    @cached_property
+    def _fixed(self) -> dict[str, Any]:
+        """Values that the clause itself has."""
+        params = self._compiled.params
+        return {name: value for name, value in params.items() if value is not None}
 
     def run(self, connection: sqlite3.Connection, values: Values) -> sqlite3.Cursor:
-        sql, fixed = self._compiled
-        if fixed and not isinstance(values, tuple):
-            values = {**fixed, **values}
-        return connection.execute(sql, values)
+        if not isinstance(values, tuple) and self._fixed:
+            values = {**self._fixed, **values}
+        return connection.execute(self.sql, values)
 
 
 SELECT_VERSION = Statement(sa.select(schema.version.c.version_num))
