@@ -23,6 +23,7 @@ from fabric_broker import (
 )
 
 from txstore.dxl import FileSender, Link, RemoteError, ServiceConfig
+from txstore.dxl.logs import Logs
 from txstore.dxl.supervisor import Supervisor, _Worker
 from txstore.dxl.systemd import Herald
 
@@ -237,6 +238,6 @@ def test_a_worker_that_takes_no_configuration_is_killed(tmp_path: Path) -> None:
                 ours.send(b"x" * 1024)
         worker = _Worker(1, process, ours)
         config = ServiceConfig(str(tmp_path), str(tmp_path / "storage"))
-        Supervisor(config, 1, Herald(lambda: None))._give(worker)
+        Supervisor(config, 1, Herald(lambda: None), Logs())._give(worker)
         assert process.wait(PATIENCE) == -signal.SIGKILL
         assert worker.killed

@@ -21,6 +21,7 @@ from dxlclient.message import ErrorResponse, Message, Request, Response
 from dxlclient.service import ServiceRegistrationInfo
 
 from txstore.dxl.client_config import check_reachable
+from txstore.dxl.logs import about_request
 from txstore.dxl.protocol import ErrorReply, Reply
 from txstore.errors import (
     FabricError,
@@ -60,12 +61,17 @@ class _Answer(ResponseCallback):  # type: ignore[misc]
 class _Responder(RequestCallback):  # type: ignore[misc]
     """Hands requests to a handler and its answers to the fabric."""
 
-    def __init__(self, client: Any, handler: Handler) -> None:
+    def __init__(self, client: Any, handler: Handler, broker: str) -> None:
         super().__init__()
         self._client = client
         self._handler = handler
+        self._broker = broker
 
     def on_request(self, request: Any) -> None:
+        with about_request(self._broker, request):
+            self._answer(request)
+
+    def _answer(self, request: Any) -> None:
         answer = self._handler(request)
         if isinstance(answer, Reply):
             response = Response(request)
@@ -161,6 +167,12 @@ class Connection:
         self._mqtt.reconnect = self._mqtt.disconnect
 
     @property
+    def broker(self) -> str:
+        """Host and port of the broker."""
+        found = self._client.current_broker
+        return "" if found is None else f"{found.host_name}:{found.port}"
+
+    @property
     def connected(self) -> bool:
         """Whether the connection still stands."""
         return bool(self._client.connected)
@@ -222,7 +234,7 @@ class Connection:
         service = ServiceRegistrationInfo(self._client, service_type)
         service.ttl = REGISTRATION_TTL
         for topic, handler in handlers.items():
-            service.add_topic(topic, _Responder(self._client, handler))
+            service.add_topic(topic, _Responder(self._client, handler, self.broker))
         attempt = _Attempt(lambda: self._client.register_service_sync(service, REGISTER_TIMEOUT))
         attempt.wait(self._interrupted, "register the service")
         return str(service.service_id)
@@ -234,7 +246,8 @@ class Connection:
         """
         self._serves = True
         for topic, handler in handlers.items():
-            self._client.add_request_callback(topic, _Responder(self._client, handler))
+            responder = _Responder(self._client, handler, self.broker)
+            self._client.add_request_callback(topic, responder)
         self._shared = [f"$share/{group}/{topic}" for topic in handlers]
         # A broker that says nothing is waited for, and for long.
         attempt = _Attempt(lambda: list(map(self._client.subscribe, self._shared)))

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 from txstore import FileStoreManager, FileStoreProp, FileStoreResultProp
 from txstore.disk import Disk
 from txstore.dxl.config import ServiceConfig
+from txstore.dxl.logs import about_transfer
 from txstore.dxl.protocol import (
     LARGEST_SEGMENT,
     MARK,
@@ -135,6 +136,7 @@ class StoreHandlers:
         result = self._manager.store_segment(message)
         # A transfer that is cancelled the store logs itself.
         if result.file_result == FileStoreResultProp.STORE:
+            about_transfer(result.file_id)
             logger.info(
                 "Stored %r: %d bytes, SHA-256 %s, %d segments, id %r",
                 *(fields[FileStoreProp.NAME], int(fields[FileStoreProp.SIZE])),

@@ -8,7 +8,7 @@ from typing import Any
 
 from txstore.dxl.client_config import load_client_config
 from txstore.dxl.config import ServiceConfig
-from txstore.dxl.logs import set_up_logging
+from txstore.dxl.logs import Logs
 from txstore.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _FIXED = ("storage_dir", "working_dir", "topics", "share_group", "mode", "allow_
 _NAMES = {"topics": "storeTopic", "threads": "threadCount"}
 
 
-def read_again(current: ServiceConfig) -> ServiceConfig:
+def read_again(current: ServiceConfig, logs: Logs) -> ServiceConfig:
     """Read the folder of configuration again, open the logs anew, and say what that comes to.
 
     :return: what is to be served from now on; ``current``, if what stands there cannot work
@@ -29,7 +29,7 @@ def read_again(current: ServiceConfig) -> ServiceConfig:
     try:
         read = ServiceConfig.load(current.config_dir)
         load_client_config(current.config_dir)
-        set_up_logging(read)
+        logs.open(read)
     except (ConfigError, ValueError) as error:
         logger.error("Nothing is changed, since the new configuration cannot work: %s", error)
         return current

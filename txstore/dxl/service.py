@@ -14,6 +14,7 @@ from txstore.dxl.client_config import load_client_config
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.fabric import Connection
 from txstore.dxl.handlers import StoreHandlers
+from txstore.dxl.logs import about_broker
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
 from txstore.errors import (
     FabricError,
@@ -214,6 +215,10 @@ class FileTransferService:
     def _connect_and_attend(self, handlers: _Handlers) -> None:
         logger.info("Connecting")
         connection = Connection(self._client_config, self._told_to_stop)
+        with about_broker(connection.broker):
+            self._serve_over(connection, handlers)
+
+    def _serve_over(self, connection: Connection, handlers: _Handlers) -> None:
         try:
             service_id = ""
             if self._config.share_group is None:

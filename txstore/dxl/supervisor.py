@@ -17,6 +17,7 @@ from functools import partial
 
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.duty import Duty
+from txstore.dxl.logs import Logs
 from txstore.dxl.reloading import read_again
 from txstore.dxl.service import FAILED, REPLACED, STOP_TIMEOUT
 from txstore.dxl.signals import reload_signals, stop_signals
@@ -65,13 +66,19 @@ class Supervisor:
     :param config: what they serve, also those that are started again when its file has changed
     :param count: how many
     :param herald: told when all of them answer requests
+    :param logs: how the supervisor logs; its workers do as it does
     :param metrics: folder in which they count what they do
     """
 
     def __init__(
-        self, config: ServiceConfig, count: int, herald: Herald, metrics: str | None = None
+        self,
+        config: ServiceConfig,
+        count: int,
+        herald: Herald,
+        logs: Logs,
+        metrics: str | None = None,
     ) -> None:
-        self._config, self._metrics = config, metrics
+        self._config, self._logs, self._metrics = config, logs, metrics
         self._started = 0
         self._workers = [_Worker(number) for number in range(1, count + 1)]
         self._herald = herald
@@ -147,7 +154,7 @@ class Supervisor:
                 pass_fds=(theirs.fileno(),),
             )
         with contextlib.suppress(ConnectionError):  # it died: that is heard as at any other time
-            ours.sendall(pickle.dumps(Duty(self._config, worker.number, self._metrics)))
+            ours.sendall(pickle.dumps(self._duty(worker.number)))
         self._started += 1
         worker.line = ours
         worker.ready = worker.killed = False
@@ -155,6 +162,10 @@ class Supervisor:
         worker.silent_after = worker.started + SILENCE * FIRST_SIGN
         self._selector.register(ours, selectors.EVENT_READ, partial(self._hear, worker))
         logger.info("Worker %d is process %d", worker.number, worker.process.pid)
+
+    def _duty(self, number: int) -> Duty:
+        logs = self._logs._replace(worker=number)
+        return Duty(self._config, number, logs, self._metrics)
 
     def _hear(self, worker: _Worker) -> bool:
         """What a worker says; never that it is time to stop."""
@@ -216,7 +227,7 @@ class Supervisor:
         if not set(told.recv(64)) <= self._reloading:
             return True
         self._herald.reloading()
-        self._config = read_again(self._config)
+        self._config = read_again(self._config, self._logs)
         for worker in self._workers:
             self._awaited.add(worker.number)
             if worker.line is not None:

@@ -20,7 +20,6 @@ from contextlib import suppress
 from txstore.dxl.config import ServiceConfig
 from txstore.dxl.duty import Duty
 from txstore.dxl.heartbeat import Heartbeat
-from txstore.dxl.logs import set_up_logging
 from txstore.dxl.service import FileTransferService
 from txstore.dxl.serving import Serving
 from txstore.dxl.signals import relayed, reload_signals, stop_signals
@@ -55,7 +54,7 @@ def _main(_config_dir: str, descriptor: str) -> int:
         return FileTransferService(config, on_round=alive, metrics=metrics)
 
     try:
-        set_up_logging(duty.config)
+        duty.logs.open(duty.config)
         serving = Serving(duty.config, make, lambda: supervisor.sendall(READY))
     except ValueError as error:
         # What it names, dxlclient.config and logging.config, was changed since the service started.
@@ -67,7 +66,7 @@ def _main(_config_dir: str, descriptor: str) -> int:
             while True:
                 config: ServiceConfig = pickle.load(sent)
                 with suppress(ValueError):  # which the supervisor has met, too
-                    set_up_logging(config)
+                    duty.logs.open(config)
                 serving.change(config)
         serving.stop()  # the supervisor is gone
 

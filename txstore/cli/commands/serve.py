@@ -19,6 +19,7 @@ from txstore.protocol.names import is_within
 
 if TYPE_CHECKING:
     from txstore.dxl import ServiceConfig
+    from txstore.dxl.logs import Logs
     from txstore.dxl.systemd import Herald
 
 
@@ -43,7 +44,14 @@ if TYPE_CHECKING:
     callback=lambda _context, _parameter, text: text and _address(text),
     help="Tell Prometheus, at this address, what is done. Needs the extra `metrics`.",
 )
-def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> None:
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How log lines on standard error look; a logging.config in CONFIG_DIR says it itself.",
+)
+def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None, log_format: str) -> None:
     """Store what senders on a DXL fabric send.
 
     CONFIG_DIR holds dxlclient.config and dxlfiletransferservice.config, as upstream's service has
@@ -52,14 +60,15 @@ def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> Non
     Exits with code 78 at once if the configuration cannot work, with 75 when the storage or the
     working dir was removed or replaced: start it again then.
     """
-    from txstore.dxl.logs import set_up_logging
+    from txstore.dxl.logs import Logs
     from txstore.dxl.supervisor import Supervisor
     from txstore.dxl.systemd import Herald
 
     raise_on_ctrl_c()
     try:
         config = _checked_config(config_dir)
-        set_up_logging(config)
+        logs = Logs(as_json=log_format == "json")
+        logs.open(config)
     except (ConfigError, OSError, ValueError) as error:
         click.echo(f"Error: the configuration cannot work: {shown(str(error))}", err=True)
         sys.exit(BAD_CONFIG)
@@ -74,13 +83,13 @@ def serve(config_dir: str, workers: int, metrics: tuple[str, int] | None) -> Non
 
     herald = Herald(say_ready)
     if metrics is not None:
-        sys.exit(_serve_with_metrics(config, workers, metrics, herald))
+        sys.exit(_serve_with_metrics(config, workers, metrics, herald, logs))
     if workers > 1:
-        sys.exit(Supervisor(config, workers, herald).run())
-    sys.exit(_serve_alone(config, herald))
+        sys.exit(Supervisor(config, workers, herald, logs).run())
+    sys.exit(_serve_alone(config, herald, logs))
 
 
-def _serve_alone(config: ServiceConfig, herald: Herald) -> int:
+def _serve_alone(config: ServiceConfig, herald: Herald, logs: Logs) -> int:
     """One worker, in this process."""
     from txstore.dxl import FileTransferService
     from txstore.dxl.reloading import read_again
@@ -93,7 +102,7 @@ def _serve_alone(config: ServiceConfig, herald: Herald) -> int:
     def reload() -> None:
         nonlocal config
         herald.reloading()
-        config = read_again(config)
+        config = read_again(config, logs)
         serving.change(config)
 
     serving = Serving(config, make, herald.ready, herald.stopping)
@@ -102,7 +111,11 @@ def _serve_alone(config: ServiceConfig, herald: Herald) -> int:
 
 
 def _serve_with_metrics(
-    config: ServiceConfig, workers: int, address: tuple[str, int], herald: Herald
+    config: ServiceConfig,
+    workers: int,
+    address: tuple[str, int],
+    herald: Herald,
+    logs: Logs,
 ) -> int:
     """Workers, be it one, under a supervisor that tells what they count."""
     from txstore.dxl.supervisor import Supervisor
@@ -117,7 +130,7 @@ def _serve_with_metrics(
         try:
             gathering = Gathering(workers, lambda: facts(supervisor, config.config_dir))
             ends.callback(gathering.close)
-            supervisor = Supervisor(config, workers, herald, gathering.folder)
+            supervisor = Supervisor(config, workers, herald, logs, gathering.folder)
             port = gathering.serve(host, port)
         except OSError as error:
             text = f"Error: --metrics {host}:{port} cannot be: {explain(error)}"
