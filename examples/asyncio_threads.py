@@ -1,4 +1,4 @@
-"""Many uploads at once in asyncio: each call of the store runs in a thread.
+"""Many uploads at once in asyncio: each call of the store runs in one of a few threads.
 
 Threads share what they wait for: of several that make their segments durable at the same time, one
 flushes the journal for all.  Run it with::
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-from txstore import FileStoreManager
+from txstore.aio import FileStoreManager
 
 SEGMENT = 256 * 1024
 
@@ -30,14 +30,14 @@ async def upload(store: FileStoreManager, name: str, data: bytes) -> None:
             fields |= {"result": "store", "name": name, "size": len(data), "hash_sha256": sha256}
         part = data[(number - 1) * SEGMENT : number * SEGMENT]
         message = SimpleNamespace(payload=part, other_fields=fields)
-        # A cancelled task does not stop the thread: the segment is taken or it is not, and a task
-        # that sends it again gets the same answer.
-        await asyncio.to_thread(store.store_segment, message)
+        # A task that is cancelled here waits until the segment is taken, or is not.  Whoever sends
+        # it again gets the same answer.
+        await store.store_segment(message)
 
 
 async def main(storage_dir: Path) -> None:
     """Store eight files at once."""
-    with FileStoreManager(storage_dir) as store:
+    async with FileStoreManager(storage_dir, threads=4) as store:
         files = {f"file-{n}": bytes([n]) * (n * 200_000) for n in range(8)}
         await asyncio.gather(*(upload(store, name, data) for name, data in files.items()))
     print(*sorted(path.name for path in storage_dir.glob("file-*")), sep="\n")

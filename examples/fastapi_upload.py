@@ -10,22 +10,34 @@ A client sends segments, and after a lost answer asks where to resume::
     PUT /uploads/report/1                                            first part
     GET /uploads/report                                              {"segments_received": 1, ...}
     PUT /uploads/report/2?name=report.txt&size=20&sha256=<64 digits>  last part
+
+A client that goes away in the middle cancels its request.  What the store has begun it ends: the
+segment is taken, or it is not, and the client that sends it again gets the same answer.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 from typing import Annotated, Any
 
 from fastapi import Body, FastAPI, HTTPException
 
-from txstore import FileStoreManager
+from txstore.aio import FileStoreManager
 
-app = FastAPI()
-store = FileStoreManager(os.environ.get("STORAGE_DIR", "storage"))
+store = FileStoreManager(os.environ.get("STORAGE_DIR", "storage"), threads=8)
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+    """The store is open as long as requests come, and what has begun ends before it is closed."""
+    async with store:
+        yield
+
+
+app = FastAPI(lifespan=lifespan)
 
 
 @contextmanager
@@ -39,9 +51,8 @@ def as_http_errors() -> Iterator[None]:
         raise HTTPException(503, str(error), headers={"Retry-After": "5"}) from error
 
 
-# Not `async`: the store waits for the disk, so FastAPI calls these in threads.
 @app.put("/uploads/{file_id}/{number}")
-def put_segment(
+async def put_segment(
     file_id: str,
     number: int,
     data: Annotated[bytes, Body(media_type="application/octet-stream")] = b"",
@@ -54,15 +65,15 @@ def put_segment(
     if name is not None:
         fields |= {"result": "store", "name": name, "size": size, "hash_sha256": sha256}
     with as_http_errors():
-        answer = store.store_segment(SimpleNamespace(payload=data, other_fields=fields))
+        answer = await store.store_segment(SimpleNamespace(payload=data, other_fields=fields))
     return answer.to_dict()
 
 
 @app.get("/uploads/{file_id}")
-def get_status(file_id: str) -> dict[str, Any]:
+async def get_status(file_id: str) -> dict[str, Any]:
     """How far an upload came."""
     with as_http_errors():
-        status = store.status(file_id)
+        status = await store.status(file_id)
     if status is None:
         raise HTTPException(404, "No such upload: start at segment 1.")
     return {
@@ -73,7 +84,7 @@ def get_status(file_id: str) -> dict[str, Any]:
 
 
 @app.delete("/uploads/{file_id}")
-def cancel(file_id: str) -> dict[str, Any]:
+async def cancel(file_id: str) -> dict[str, Any]:
     """Drop an unfinished upload."""
     with as_http_errors():
-        return store.cancel(file_id).to_dict()
+        return (await store.cancel(file_id)).to_dict()

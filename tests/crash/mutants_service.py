@@ -1,4 +1,4 @@
-"""Mutants of what a service rests on: an end where its store is gone."""
+"""Mutants of what services rest on: an end where the store is gone; calls end before tasks do."""
 
 from __future__ import annotations
 
@@ -15,5 +15,10 @@ SERVICE = [
         "an expiry's look at its journal",
         (Patch("Housekeeping._sweep", "self._records.check_in_place(call)", "pass"),),
         ("tests/contract/test_expiry_replaced.py",),
+    ),
+    Mutant(
+        "a cancelled task's wait for its call",
+        (Patch("_ended", "running.cancel()", "(running.cancel() or True)"),),
+        ("tests/contract/test_aio.py", "-k", "has_begun"),
     ),
 ]

@@ -86,11 +86,11 @@ def _all_symbols(text: bytes) -> list[tuple[str, ast.AST]]:
 
 def _symbols(node: ast.AST, prefix: str) -> Iterator[tuple[str, ast.AST]]:
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.FunctionDef | ast.ClassDef):
+        if isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             yield prefix + child.name, child
             yield from _symbols(child, f"{prefix}{child.name}.")
         elif isinstance(child, ast.Assign | ast.AnnAssign) and not isinstance(
-            node, ast.FunctionDef
+            node, ast.FunctionDef | ast.AsyncFunctionDef
         ):
             targets = child.targets if isinstance(child, ast.Assign) else [child.target]
             for target in targets:

@@ -52,7 +52,11 @@ def check_fastapi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    client = TestClient(module.app)
+    with TestClient(module.app) as client:
+        check_uploads(client, tmp_path / "storage")
+
+
+def check_uploads(client: TestClient, storage: Path) -> None:
     data, octets = b"first, second", {"Content-Type": "application/octet-stream"}
     assert client.put("/uploads/a/1", content=data[:7], headers=octets).json() == {
         "file_id": "a",
@@ -66,10 +70,9 @@ def check_fastapi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim: dict[str, str | int] = {"name": "a.txt", "size": 13, "sha256": sha256}
     last = client.put("/uploads/a/2", content=data[7:], headers=octets, params=claim)
     assert last.json()["result"] == "store"
-    assert (tmp_path / "storage" / "a.txt").read_bytes() == data
+    assert (storage / "a.txt").read_bytes() == data
     assert client.get("/uploads/b").status_code == 404
     assert client.delete("/uploads/b").json()["result"] == "cancel"
-    module.store.close()
 
 
 CHECKS: dict[str, Callable[[Path, pytest.MonkeyPatch], None]] = {
