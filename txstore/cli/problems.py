@@ -56,4 +56,6 @@ def _explain_disk(error: OSError) -> str:
         what += "."
     # The store's own errors say what to do themselves, and have other numbers than these.
     remedy = _REMEDIES.get(error.errno or 0)
+    if "://" in str(error.filename):
+        remedy = _AGAIN  # a server's: what holds for a disk does not help
     return what if remedy is None else f"{what} {remedy}"

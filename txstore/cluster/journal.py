@@ -40,6 +40,8 @@ _NUMBERS = {
     "42501": errno.EACCES,
     "3D": errno.ENOENT,
     "40": errno.EAGAIN,
+    "57P": errno.ECONNRESET,
+    "08": errno.ECONNRESET,
 }
 
 

@@ -38,6 +38,12 @@ _PASSING = frozenset(
         "ConditionalRequestConflict",
     ]
 )
+#: The connection could not be made, or was lost.
+_CONNECTION = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    ConnectionError,
+)
 _NUMBERS = {
     "AccessDenied": errno.EACCES,
     "InvalidAccessKeyId": errno.EACCES,
@@ -134,8 +140,8 @@ class Objects:
             raise told from error
         except botocore.exceptions.NoCredentialsError as error:
             raise self._error(errno.EACCES, error) from error
-        except (botocore.exceptions.HTTPClientError, ConnectionError) as error:
-            number = errno.ETIMEDOUT if "imeout" in type(error).__name__ else errno.ECONNRESET
+        except _CONNECTION as error:
+            number = errno.ETIMEDOUT if "Timeout" in type(error).__name__ else errno.ECONNRESET
             raise TransientError(self._error(number, error)) from error
         except botocore.exceptions.BotoCoreError as error:
             raise self._error(errno.EIO, error) from error

@@ -16,6 +16,9 @@ from txstore.cluster.journal import Journal
 from txstore.cluster.keys import folders_of
 from txstore.deadline import Deadline
 
+#: Milliseconds that a worker may need between two statements, on a busy machine.
+_LEAST_IDLE = 1000
+
 _LEAVE = sa.text("SELECT pg_advisory_unlock_all(), set_config('idle_session_timeout', '0', false)")
 _ENTER = sa.text("SELECT set_config('idle_session_timeout', :idle, false)")
 
@@ -66,7 +69,7 @@ def _turn(
 ) -> Iterator[tuple[sa.Connection, list[bool]]]:
     with journal.connected(deadline) as connection:
         try:
-            idle = max(int(deadline.timeout * 1000 / 3), 200)
+            idle = max(int(deadline.timeout * 1000 / 3), _LEAST_IDLE)
             with journal.within(connection, deadline) as at:
                 at.run(_ENTER, {"idle": str(min(idle, 2**31 - 1))})
                 had = list(at.run(sa.select(*locks)).one())

@@ -74,15 +74,18 @@ def _of_store(storage_dir: str, working_dir: str | None, timeout: float) -> tupl
     from txstore.inspection import StoreInspector
 
     totals = StoreInspector(storage_dir, working_dir, lock_timeout=timeout).totals()
-    free = 0 if totals.free is None else totals.free
-    problem = f"only {human(free)} free" if totals.free is not None and free < _ROOM else None
+    free, problem = totals.free, None
+    if free is not None and free < _ROOM:
+        problem = f"only {human(free)} free"
     count = totals.transfers
     parts = [f"{count} unfinished transfer{'' if count == 1 else 's'}"]
     if count:
         parts.append(f"the oldest since {lasting(totals.oldest_age)}")
     if totals.events_behind:
         parts.append(f"{totals.events_behind} events to be seen")
-    return problem, ", ".join([*parts, f"{human(free)} free"])
+    if free is not None:
+        parts.append(f"{human(free)} free")
+    return problem, ", ".join(parts)
 
 
 def _of_service(config_dir: str, topic: str | None, timeout: float) -> str:
