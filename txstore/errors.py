@@ -16,7 +16,8 @@ from typing import Any
 
 
 def _rebuild(cls: type[TxStoreError], args: tuple[Any, ...], facts: dict[str, Any]) -> TxStoreError:
-    error = cls.__new__(cls, *args)
+    kind = OSError if issubclass(cls, OSError) else Exception  # that of the two with more in it
+    error: TxStoreError = kind.__new__(cls, *args)
     error.args = args
     for name, value in facts.items():
         setattr(error, name, value)
@@ -77,6 +78,18 @@ class NameRefusedError(RequestError):
         )
         self.name = name
         self.reason = reason
+
+
+class NameTakenError(NameRefusedError, FileExistsError):
+    """A file is stored under the name already, and ``on_exists="refuse"``.  Nothing was changed:
+    the transfer is at its last acknowledged segment.
+
+    :ivar errno: ``EEXIST``
+    """
+
+    def __init__(self, name: object, *, file_id: str | None = None) -> None:
+        super().__init__(name, "a file has that name already", file_id=file_id)
+        self.errno = _errno.EEXIST
 
 
 class SequenceError(RequestError):

@@ -11,6 +11,8 @@ from txstore.errors import OptionError
 
 #: What an application calls a level.
 Level = Literal["segment", "file", "none"]
+#: What becomes of a last message whose file's name is taken.
+OnExists = Literal["replace", "refuse"]
 
 
 class Durability(Enum):
@@ -43,6 +45,20 @@ class Durability(Enum):
             option="durability",
             received=value,
         )
+
+
+def replaces(on_exists: object) -> bool:
+    """Whether files are replaced.
+
+    :raises OptionError: it is neither ``"replace"`` nor ``"refuse"``
+    """
+    if on_exists not in ("replace", "refuse"):
+        raise OptionError(
+            f"on_exists must be 'replace' or 'refuse', not {on_exists!r:.100}.",
+            option="on_exists",
+            received=on_exists,
+        )
+    return on_exists == "replace"
 
 
 def seconds(option: str, value: object) -> float:

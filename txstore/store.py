@@ -31,7 +31,16 @@ from txstore.limits import Limits
 from txstore.local.engine import LocalEngine, Options
 from txstore.local.files.disk import Disk
 from txstore.metrics import Metrics, observed
-from txstore.options import Durability, Level, consumer_name, count, file_mode, seconds
+from txstore.options import (
+    Durability,
+    Level,
+    OnExists,
+    consumer_name,
+    count,
+    file_mode,
+    replaces,
+    seconds,
+)
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
 from txstore.protocol.event import Consumer, Event
@@ -76,6 +85,9 @@ class FileStoreManager:
     :param allow_network_fs: accept a working dir on a network file system; the caller promises
         that only one machine ever uses it
     :param limits: what is taken at most; by default nothing is limited
+    :param on_exists: what becomes of a last message whose name is taken, exactly against any number
+        of workers: ``"replace"`` (the file is replaced), or ``"refuse"`` (``NameTakenError``; the
+        transfer is kept, for another name or a cancel)
     :param disk: the operating system's calls, or those to the two servers; tests pass their own
     :param metrics: hears of what is done and how long it takes; by default nobody does
     :ivar storage_dir: absolute path of the storage dir, or its URL
@@ -111,6 +123,7 @@ class FileStoreManager:
         mode: int = 0o600,
         allow_network_fs: bool = False,
         limits: Limits | None = None,
+        on_exists: OnExists = "replace",
         disk: Disk | Servers | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -129,6 +142,7 @@ class FileStoreManager:
             file_mode(mode),
             allow_network_fs,
             limits or Limits(),
+            replaces(on_exists),
             disk if isinstance(disk, Disk) else Disk(),
             metrics,
         )

@@ -147,7 +147,9 @@ class _Faulty:
         self.run, self.plan, self.seed = run, plan, seed
         self.clock = clock_of(())
         self.disk = SimulatedDisk(root, faults=plan, boot="boot-0", mounts=run.workload.mounts)
-        self.session = Session(root, self.disk, self.clock, run.level, (), run.workload.working)
+        self.session = Session(
+            root, self.disk, self.clock, run.level, (), run.workload.working, run.workload.options
+        )
         self.failed_at = 0
 
     def go(self, one: Injection | None) -> None:

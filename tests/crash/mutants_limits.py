@@ -7,6 +7,8 @@ from crash.mutants import Mutant
 from crash.patches import Patch
 
 _TOGETHER = ("tests/contract/test_limits_together.py",)
+_NAMES = ("tests/contract/test_on_exists.py",)
+_CUT_OFF = ("tests/crash/test_taken_names.py",)
 
 LIMITS = [
     Mutant(
@@ -19,7 +21,7 @@ LIMITS = [
         (
             Patch(
                 "INSERT",
-                "_max_transfers.is_(None) | (_transfers < _max_transfers)",
+                "_max_transfers.is_(None) | (_max_transfers > TRANSFERS)",
                 "_max_transfers.is_(None) | (_max_transfers > 0)",
             ),
         ),
@@ -34,5 +36,69 @@ LIMITS = [
         "a segment that is refused after it was staged holds no space",
         (Patch("Appender.append", "staged.cut(row.offset)", "pass"),),
         _TOGETHER,
+    ),
+    Mutant(
+        "whether a name is taken is decided under its lock",
+        (
+            Patch(
+                "LocalEngine._decide",
+                "if step is Fact.TAKEN: break",
+                """\
+                if step is Fact.TAKEN:
+                    place = self._publisher.resolve(request.store, None)
+                    known = replace(known, taken=self._publisher.is_taken(place))
+                    continue""",
+            ),
+        ),
+        _NAMES,
+    ),
+    Mutant(
+        "an intent precedes the rename where a file may be in its own way",
+        (
+            Patch(
+                "WholeFiles.publish",
+                "publish = self._at_once if self._replaces else self._by_intent",
+                "publish = self._at_once",
+            ),
+        ),
+        ("brief refused/segment",),
+    ),
+    Mutant(
+        "who replaces nothing carries out no intent that replaces a file",
+        (
+            Patch(
+                "Intents._settle_held",
+                "not self._replaces and row.publish_over is not None",
+                "False",
+            ),
+        ),
+        _CUT_OFF,
+    ),
+    Mutant(
+        "what replaces nothing is not carried out over a file that came since",
+        (
+            Patch(
+                "Intents._settle_held",
+                "self._publisher.standing(place, parents) != row.publish_over",
+                "row.publish_over is not None",
+            ),
+        ),
+        _CUT_OFF,
+    ),
+    Mutant(
+        "an intent without a segment is over when it is withdrawn",
+        (Patch("Publisher.withdraw", "self._records.delete(row, call)", "pass"),),
+        _CUT_OFF,
+    ),
+    Mutant(
+        "a file in one segment whose intent is recorded counts for no limit",
+        (
+            Patch(
+                "TRANSFERS",
+                "_rows.scalar_subquery() - _whole.scalar_subquery()",
+                "_rows.scalar_subquery()",
+            ),
+        ),
+        _CUT_OFF,
     ),
 ]

@@ -8,7 +8,7 @@ from crash.patches import Patch
 LIKE_NEW = [
     Mutant(
         "flush of a one-segment file's mode",
-        (Patch("Publisher._publish_staged", "staged.flush_all()", "staged.flush()"),),
+        (Patch("WholeFiles._at_once", "staged.flush_all()", "staged.flush()"),),
         ("brief/segment",),
     ),
     Mutant(

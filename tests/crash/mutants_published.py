@@ -10,7 +10,7 @@ PUBLISHED = [
         "flush of a finished file's bytes",
         (
             Patch(
-                "Publisher._finish",
+                "Publisher.stage_last",
                 """\
                 if flushed:
                     self._transfers.flush(row, staged.flush_all, call)""",
@@ -21,7 +21,7 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of a finished file's mode",
-        (Patch("Publisher._finish", "staged.flush_all", "staged.flush"),),
+        (Patch("Publisher.stage_last", "staged.flush_all", "staged.flush"),),
         ("brief/segment",),
     ),
     Mutant(
@@ -79,14 +79,14 @@ PUBLISHED = [
     ),
     Mutant(
         "flush of a one-segment file's bytes",
-        (Patch("Publisher._publish_staged", "staged.flush_all()", "pass"),),
+        (Patch("WholeFiles._at_once", "staged.flush_all()", "pass"),),
         ("brief/segment",),
     ),
     Mutant(
         "flush of a one-segment file's name",
         (
             Patch(
-                "Publisher.publish_whole",
+                "WholeFiles._at_once",
                 """\
                 if self._keeps:
                     self._home.flush_folder(parents.folder)""",
@@ -167,19 +167,19 @@ PUBLISHED = [
     ),
     Mutant(
         "zeros ahead are cut before a file is published",
-        (Patch("Publisher._finish", "staged.cut(claim.size)", ""),),
+        (Patch("Publisher.stage_last", "staged.cut(claim.size)", ""),),
         ("tests/crash/test_zeros_ahead.py",),
     ),
     Mutant(
         "parents of a one-segment file are flushed",
-        (Patch("Publisher._publish_staged", "self._folders.flush_parents(parents)", ""),),
+        (Patch("WholeFiles._at_once", "self._folders.flush_parents(parents)", ""),),
         ("brief deep one/segment",),
     ),
     Mutant(
         "level none flushes the file of a transfer that was promised",
         (
             Patch(
-                "Publisher._finish",
+                "Publisher.stage_last",
                 "self._keeps or row.durable_segments > 0 or row.doubted > 0",
                 "self._keeps or row.doubted > 0",
             ),

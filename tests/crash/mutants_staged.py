@@ -265,7 +265,7 @@ STAGED = [
         "what an older version may have promised is published durably",
         (
             Patch(
-                "Publisher._finish",
+                "Publisher.stage_last",
                 "self._keeps or row.durable_segments > 0 or row.doubted > 0",
                 "self._keeps or row.durable_segments > 0",
             ),

@@ -21,7 +21,7 @@ from crash.steps import (
 )
 from txstore import TransferStatus
 from txstore.checks import Finding
-from txstore.errors import RepeatMismatchError, SequenceError
+from txstore.errors import NameTakenError, RepeatMismatchError, SequenceError
 from txstore.testing.powerloss import Tree
 
 #: Folders of the storage dir that are the store's own.
@@ -312,6 +312,9 @@ def _go_on(session: Session, expect: Expected, one: Upload, segments: int) -> No
         if error.expected != 1 or known.ended != "maybe":
             raise
         _send_rest(session, one, 0)  # it expired just now
+    except NameTakenError:
+        _check_taken(session, one, name, before)
+        return
     after = read(session, one)
     if after != one.content and known.stored != "no" and not segments:
         replaced = after is not None and after == before and after in name.contents
@@ -321,6 +324,14 @@ def _go_on(session: Session, expect: Expected, one: Upload, segments: int) -> No
         raise broken(1, f"{one.file_id}: stored now, and not there whole")
     name.contents, name.damaged, name.latest = [one.content], False, one.file_id
     _check_stored(session, expect, one)
+
+
+def _check_taken(session: Session, one: Upload, name: Name, before: bytes | None) -> None:
+    if before is None:
+        raise broken(5, f"{one.file_id}: refused, and there is no file in its way")
+    if before == one.content and not name.damaged:
+        raise broken(4, f"{one.file_id}: refused because of its own file")
+    session.do(Cancel(one))
 
 
 def _send_rest(session: Session, one: Upload, segments: int) -> None:

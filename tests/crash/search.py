@@ -147,7 +147,9 @@ def record(run: Run, folders: Folders) -> list[ops.Operation]:
     clock = Clock(_START_WALL, _START_TICKS)
     with folders.one() as root, fixed(run.name, clock):
         disk = SimulatedDisk(root, boot="boot-0", mounts=run.workload.mounts)
-        session = Session(root, disk, clock, run.level, (), run.workload.working)
+        session = Session(
+            root, disk, clock, run.level, (), run.workload.working, run.workload.options
+        )
         try:
             for step in run.workload.steps:
                 session.do(step)
@@ -263,7 +265,15 @@ class Search:
                 record=platter is not None,
             )
             level = self.level_after(state)
-            session = Session(root, disk, clock, level, state.history, self.run.workload.working)
+            session = Session(
+                root,
+                disk,
+                clock,
+                level,
+                state.history,
+                self.run.workload.working,
+                self.run.workload.options,
+            )
             try:
                 session.short = platter is None and random.Random(state.label).random() < 0.5
                 looked = random.Random(f"look {state.label}").random() < LOOKED_AT

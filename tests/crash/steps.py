@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, Union
+from typing import Any, NamedTuple, Union
 
 from crash.world import Clock
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.checks import Finding
 from txstore.disk import Disk
+from txstore.errors import LimitError, NameTakenError
 from txstore.options import Level
 from txstore.testing.disk import SimulatedDisk
 
@@ -74,6 +76,14 @@ class Send(NamedTuple):
     actor: int = 0
 
 
+class Refused(NamedTuple):
+    """A segment that is refused, and so changes nothing."""
+
+    upload: Upload
+    number: int
+    actor: int = 0
+
+
 class Cancel(NamedTuple):
     upload: Upload
     actor: int = 0
@@ -87,7 +97,7 @@ class Pass(NamedTuple):
     seconds: float
 
 
-Step = Union[Open, Close, Send, Cancel, Expire, Pass]  # noqa: UP007
+Step = Union[Open, Close, Send, Refused, Cancel, Expire, Pass]  # noqa: UP007
 
 
 class Crash(NamedTuple):
@@ -111,6 +121,7 @@ History = tuple[Event | Crash, ...]
 class Session:
     """Managers over one store, and what they were asked and answered.
 
+    :param options: of its managers
     :ivar short: whether a sender who goes on may send less than he first wanted to
     :ivar history: what happened, for the oracle; with a simulated disk it is noted there, too
     """
@@ -123,7 +134,9 @@ class Session:
         level: Level,
         history: History,
         working: str | None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
+        self.options = dict(options or {})
         self.root, self.disk, self.clock, self.level = root, disk, clock, level
         self.history = history
         self.short = False
@@ -144,7 +157,12 @@ class Session:
         if isinstance(step, Open):
             level = step.level or self.level
             manager = FileStoreManager(
-                self.storage, self._working, durability=level, disk=self.disk, lock_timeout=5.0
+                self.storage,
+                self._working,
+                durability=level,
+                disk=self.disk,
+                lock_timeout=5.0,
+                **self.options,
             )
             self._managers[step.actor] = manager, level
             return None
@@ -156,6 +174,9 @@ class Session:
             self._note(Event(step, self.level, True, self.clock.wall))
             return None
         manager, level = self._managers[step.actor]
+        if isinstance(step, Refused):
+            self._refuse(manager, step)
+            return None
         self._note(Event(step, level, False, self.clock.wall))
         answer = None
         if isinstance(step, Send):
@@ -166,6 +187,14 @@ class Session:
             manager.expire()
         self._note(Event(step, level, True, self.clock.wall))
         return answer
+
+    @staticmethod
+    def _refuse(manager: FileStoreManager, step: Refused) -> None:
+        try:
+            manager.store_segment(message(step.upload, step.number))
+        except (NameTakenError, LimitError):
+            return
+        raise AssertionError(f"promise 5: segment {step.number} of {step.upload.file_id} is taken")
 
     def look(self) -> list[Finding]:
         """What ``check`` finds; nothing, where there is no store."""

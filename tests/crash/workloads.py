@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from crash.steps import Cancel, Close, Expire, Open, Pass, Send, Step, Upload, upload
+from crash.steps import Cancel, Close, Expire, Open, Pass, Refused, Send, Step, Upload, upload
 from txstore.local.locks import stripe_of
 
 DAY = 86400.0
@@ -17,6 +17,7 @@ class Workload(NamedTuple):
     :ivar working: working dir relative to the root; ``None``: the default
     :ivar mounts: folders that cannot be renamed from or to
     :ivar mixed: its managers have levels of their own
+    :ivar options: of its managers, and of who recovers
     """
 
     name: str
@@ -24,12 +25,13 @@ class Workload(NamedTuple):
     working: str | None = None
     mounts: tuple[str, ...] = ()
     mixed: bool = False
+    options: dict[str, Any] = {}  # noqa: RUF012 - nobody changes it
 
     @property
     def uploads(self) -> list[Upload]:
         found: dict[str, Upload] = {}
         for step in self.steps:
-            if isinstance(step, Send | Cancel):
+            if isinstance(step, Send | Refused | Cancel):
                 found.setdefault(step.upload.file_id, step.upload)
         return list(found.values())
 
@@ -116,6 +118,19 @@ WORKLOADS = [
         Expire(),
         Send(B, 2),
     ),
+    _workload(
+        "nothing replaced",
+        *_all(OLD),
+        Send(NEW, 1),
+        Refused(NEW, 2),
+        Send(ONE, 1),
+        Refused(SAME_ONE, 1),
+        Send(OLD, 2),
+        Send(ONE, 1),
+        Cancel(NEW),
+        *_all(HOLLOW),
+        options={"on_exists": "refuse"},
+    ),
     Workload(
         "mixed levels",
         (
@@ -165,6 +180,7 @@ LEFT_INTENT = _workload("left intent", Send(OLD, 1), Send(OLD, 2), Send(SAME_ONE
 BRIEF = [
     _workload("brief", *_all(B), *_all(ONE), Send(B, 2)),
     _workload("brief replaced", *_all(OLD), *_all(SAME_ONE)),
+    _workload("brief refused", *_all(DEEP_ONE), Send(DEEP_ONE, 1), options={"on_exists": "refuse"}),
     _workload("brief cancelled", Send(A, 1), Send(A, 2), Cancel(A)),
     Workload(
         "brief repeats",

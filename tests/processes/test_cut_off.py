@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,7 +22,7 @@ from support import FULL, LEVELS, at_each_level, held_locks
 import txstore
 from txstore import FileStoreManager
 from txstore.errors import SequenceError, TxStoreError
-from txstore.options import Level
+from txstore.options import Level, OnExists
 
 pytestmark = pytest.mark.promise(7)
 
@@ -80,6 +81,9 @@ CALLS: dict[str, tuple[int, Callable[[FileStoreManager], object]]] = {
     "repeat": (2, lambda store: store.store_segment(TWO)),
     "last": (2, lambda store: store.store_segment(THREE)),
     "one segment": (0, lambda store: store.store_segment(WHOLE)),
+    # Where no file is replaced, their names are asked for under a lock.
+    "last under a free name": (2, lambda store: store.store_segment(THREE)),
+    "one segment under a free name": (0, lambda store: store.store_segment(WHOLE)),
     "cancel message": (1, lambda store: store.store_segment(cancel("a"))),
     "cancel": (1, lambda store: store.cancel("a")),
     "status": (1, lambda store: store.status("a")),
@@ -108,24 +112,26 @@ def everywhere(storage: Path, level: Level, kind: str) -> int:
     faulthandler.dump_traceback_later(250, exit=True)
     logging.disable()
     before, call = CALLS[kind]
+    on_exists: OnExists = "refuse" if "free name" in kind else "replace"
+    open_store = partial(FileStoreManager, durability=level, on_exists=on_exists)
     at, count, going = 1 + (101 * LEVELS.index(level)) % STEP, 0, True
     while going:
         folder = storage / str(at)
-        store = FileStoreManager(folder, durability=level)
+        store = open_store(folder)
         for one in (ONE, TWO)[:before]:
             store.store_segment(one)
-        if kind == "last":
+        if kind.startswith("last"):
             store.status("a")
         going = cut_off(lambda store=store: call(store), at)  # type: ignore[misc]
         assert held_locks(folder) == [], f"{kind} at {at}"
-        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
+        with open_store(folder, lock_timeout=0.5) as other:
             other.store_segment(segment("other", 1, b"x"))
             if at % 2:
                 go_on(other)  # what the first one kept is not current now
         store.store_segment(segment("other", 2, b"x"))
         go_on(store)
         store.close()
-        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as third:
+        with open_store(folder, lock_timeout=0.5) as third:
             assert [one.file_id for one in third.transfers()] == ["other"]
         at += STEP
         count += 1

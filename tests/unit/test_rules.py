@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from txstore.errors import FileMismatchError, LimitError, RepeatMismatchError, SequenceError
+from txstore.errors import (
+    FileMismatchError,
+    LimitError,
+    NameTakenError,
+    RepeatMismatchError,
+    SequenceError,
+)
 from txstore.limits import Limits
 from txstore.protocol.admission import Space, Usage
 from txstore.protocol.request import FileClaim, SegmentRequest
@@ -54,11 +60,31 @@ def last(number: int) -> SegmentRequest:
         (last(2), Known(2), Fact.ANSWERED),
         (last(2), Known(2, answered=True), Step.ANSWER),
         (last(1), Known(2, answered=True), Step.ANSWER),
+        # files are not replaced: asked last, and a repeat is answered whatever stands there
+        (plain(1), Known(0, taken=None), Step.BEGIN),
+        (last(1), Known(0, answered=True, taken=None), Step.ANSWER),
+        (last(1), Known(0, answered=False, content=RIGHT, taken=None), Fact.TAKEN),
+        (last(1), Known(0, answered=False, content=RIGHT, taken=False), Step.STORE),
+        (last(3), Known(2, taken=None), Fact.CONTENT),
+        (last(3), Known(2, content=RIGHT, taken=None), Fact.TAKEN),
+        (last(3), Known(2, content=RIGHT, taken=False), Step.FINISH),
+        (last(3), Known(2, content=RIGHT, taken=True), Fact.ANSWERED),
+        (last(3), Known(2, content=RIGHT, answered=True, taken=True), Step.END),
+        (last(3), Known(2, content=WRONG, answered=True, taken=True), Step.ANSWER),
     ],
     ids=str,
 )
 def test_what_a_request_gets(request_: SegmentRequest, known: Known, decided: Step | Fact) -> None:
     assert decide(request_, known, NONE) is decided
+
+
+@pytest.mark.parametrize("segments", [0, 2])
+def test_a_name_that_is_taken_is_refused_and_the_transfer_kept(segments: int) -> None:
+    known = Known(segments, answered=False, content=RIGHT, taken=True)
+    refused = decide(last(segments + 1), known, NONE)
+    assert isinstance(refused, Refusal)
+    assert isinstance(refused.error, NameTakenError)
+    assert not refused.ends
 
 
 @pytest.mark.parametrize(

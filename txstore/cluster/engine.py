@@ -75,6 +75,8 @@ class Options(Protocol):
     @property
     def limits(self) -> Limits: ...
     @property
+    def replaces(self) -> bool: ...
+    @property
     def metrics(self) -> Metrics | None: ...
 
 
@@ -98,6 +100,13 @@ class ClusterEngine:
                 " free.",
                 option="min_free",
                 received=self._limits.min_free,
+            )
+        if not options.replaces:
+            raise OptionError(
+                "on_exists='refuse' is for a store in two folders; over many hosts files are"
+                " replaced.",
+                option="on_exists",
+                received="refuse",
             )
         assert options.working_dir is not None
         bucket = read_bucket(options.storage_dir)

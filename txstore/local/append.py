@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import errno
-
-from txstore.errors import JournalError, LimitError, LockTimeoutError
+from txstore.errors import JournalError, LimitError
 from txstore.local.clock import Call
 from txstore.local.files.disk import NO_SPACE
 from txstore.local.files.staged import StagedFile
@@ -84,17 +82,7 @@ class Appender:
             except BaseException:
                 self._staging.remove(staged.name)
                 raise
-            try:
-                self._transfers.begin(row, quota, call)
-            except LimitError:
-                self._staging.remove(staged.name)
-                raise
-            except (JournalError, LockTimeoutError) as error:
-                # Whether it was recorded is not known, unless the disk was full or a lock not had;
-                # where it was not, the file is swept as an orphan.
-                if error.errno in (errno.ENOSPC, errno.ETIMEDOUT):
-                    self._staging.remove(staged.name)
-                raise
+            self._transfers.begin(row, quota, call)
             if durable:
                 self._records.flush(call)
             staged.row, staged.turn = row, call.turn

@@ -12,24 +12,24 @@ import logging
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from functools import partial
 from typing import NamedTuple, cast
 
 from txstore.checks import Finding
 from txstore.deadline import Deadline
-from txstore.errors import LimitError
+from txstore.errors import LimitError, RequestError
 from txstore.limits import Limits
 from txstore.local import status
 from txstore.local.append import Appender
 from txstore.local.belongings import Belongings, disown_lost
 from txstore.local.clock import Call
+from txstore.local.ending import Ending
 from txstore.local.events import LocalEvents
 from txstore.local.files.disk import Disk
 from txstore.local.files.flushed import FlushedFolders
 from txstore.local.files.home import Home
-from txstore.local.files.places import Place, Places, place_bytes
+from txstore.local.files.places import Places
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
 from txstore.local.forgetting import Forgetting, ForgettingEvents
@@ -46,6 +46,7 @@ from txstore.local.recovery import Recovery
 from txstore.local.repair import Repair
 from txstore.local.repeats import Repeats
 from txstore.local.transfers import Transfers
+from txstore.local.whole import WholeFiles
 from txstore.metrics import Metrics, Timed
 from txstore.options import Durability
 from txstore.process import forks
@@ -74,6 +75,7 @@ class Options(NamedTuple):
     mode: int
     allow_network_fs: bool
     limits: Limits
+    replaces: bool
     disk: Disk
     metrics: Metrics | None
 
@@ -97,6 +99,8 @@ class LocalEngine:
         if options.metrics is not None:
             disk = MeasuredDisk(disk, options.metrics)
             waiting = partial(Timed, options.metrics, "lock")
+        # What is known from the beginning of the name that a file is to have.
+        self._taken = False if options.replaces else None
         self._belongings = belongings = Belongings()
         with ExitStack() as failed:
             failed.callback(belongings.let_go)
@@ -131,11 +135,29 @@ class LocalEngine:
             self._publisher = publisher = Publisher(
                 home, places, staging, records, transfers, folders, published, level
             )
+            whole = WholeFiles(
+                home,
+                staging,
+                records,
+                transfers,
+                folders,
+                publisher,
+                level,
+                replaces=options.replaces,
+            )
             self._appender = Appender(staging, records, transfers, level)
             self._repeats = Repeats(home, records, published, level)
             self._intents = intents = Intents(
-                home, locks, staging, records, transfers, publisher, level
+                home,
+                locks,
+                staging,
+                records,
+                transfers,
+                publisher,
+                level,
+                replaces=options.replaces,
             )
+            self._ending = Ending(locks, transfers, intents, publisher, whole)
             self._recovery = Recovery(home, staging, records, transfers, intents)
             told = EventRecords(records.journal, options.max_events)
             self.events = events = LocalEvents(home, locks, told, level)
@@ -278,11 +300,10 @@ class LocalEngine:
 
         :param found: the open transfer, if there is one
         """
-        step = self._decide(request, found, call)
+        had = (found[0].segments, found[0].offset) if found else (0, 0)
+        known, step = self._decide(request, found, Known(*had, taken=self._taken), call)
         if isinstance(step, Refusal):
-            if step.ends and found is not None:
-                self._transfers.drop(found[0], call)
-            raise step.error
+            raise self._refused(step, found, call)
         if step is Step.ANSWER:
             return _stored(request)
         if step in (Step.BEGIN, Step.APPEND):
@@ -299,22 +320,31 @@ class LocalEngine:
             self._appender.repeat(*found, call)
             return FileStoreSegmentResult(request.file_id, request.number)
         assert request.store is not None
-        with self._held(request.store, request, call) as place:
-            if found is None:
-                self._publisher.publish_whole(request, request.store, place, call)
-            else:
-                self._publisher.finish(*found, request, request.store, place, call)
+
+        def decide_taken(taken: bool) -> Step | Refusal | Fact:
+            return self._decide(request, found, known._replace(taken=taken), call)[1]
+
+        self._ending.end(step, request, request.store, found, decide_taken, call)
         return _stored(request)
+
+    def _refused(
+        self, step: Refusal, found: tuple[Transfer, StagedFile] | None, call: Call
+    ) -> RequestError:
+        if step.ends and found is not None:
+            self._transfers.drop(found[0], call)
+        return step.error
 
     def _decide(
         self,
         request: SegmentRequest,
         found: tuple[Transfer, StagedFile] | None,
+        known: Known,
         call: Call,
-    ) -> Step | Refusal:
-        """Ask the rules, and find out what they want to know."""
-        known = Known(found[0].segments, found[0].offset) if found else Known(0)
+    ) -> tuple[Known, Step | Refusal | Fact]:
+        """Ask the rules, and find out what they want to know; but not whether the name is taken."""
         while isinstance(step := decide(request, known, self._limits), Fact):
+            if step is Fact.TAKEN:
+                break
             if step is Fact.SAME:
                 assert found is not None
                 known = known._replace(same=self._appender.is_same(*found, request))
@@ -330,7 +360,7 @@ class LocalEngine:
                 assert request.store is not None
                 answered = self._repeats.secure(request, request.store, call)
                 known = known._replace(answered=answered)
-        return step
+        return known, step
 
     def _quota(self, request: SegmentRequest, segments: int) -> Quota | None:
         if self._limits is None:
@@ -346,15 +376,6 @@ class LocalEngine:
         elif request.path != found[1].checked_path:
             self._publisher.check_early(request)
             found[1].checked_path = request.path
-
-    @contextmanager
-    def _held(self, claim: FileClaim, request: SegmentRequest, call: Call) -> Iterator[Place]:
-        """Where a file goes, its name lock held and nobody's intent left there."""
-        place = self._publisher.resolve(claim, request.given_id)
-        with self._locks.name(place_bytes(place)).held(call) as lock:
-            self._intents.settle_place(place, call)
-            yield place
-            lock.check_in_place()
 
     def _cancel(self, request: SegmentRequest, call: Call) -> FileStoreSegmentResult:
         if self._level.keeps_files:

@@ -15,6 +15,7 @@ from txstore.errors import (
     JournalError,
     LockTimeoutError,
     NameRefusedError,
+    NameTakenError,
     ReplacedError,
     StagingDamagedError,
 )
@@ -44,10 +45,12 @@ class Intents:
         transfers: Transfers,
         publisher: Publisher,
         durability: Durability,
+        *,
+        replaces: bool,
     ) -> None:
         self._home, self._locks, self._staging = home, locks, staging
         self._records, self._transfers, self._publisher = records, transfers, publisher
-        self._keeps = durability.keeps_files
+        self._keeps, self._replaces = durability.keeps_files, replaces
 
     def settle(self, row: Transfer, call: Call) -> None:
         """Carry out an intent that was left, or withdraw it where that cannot be.
@@ -128,6 +131,8 @@ class Intents:
                         "another file was stored there since",
                         file_id=row.file_id,
                     )
+                if not self._replaces and row.publish_over is not None:
+                    raise NameTakenError(os.fsdecode(row.publish_path or b""), file_id=row.file_id)
                 fit = self._make_fit(row, call)
                 self._publisher.carry_out(fit, place, parents, call)
         except (JournalError, LockTimeoutError, ReplacedError):

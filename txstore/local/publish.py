@@ -25,7 +25,7 @@ from txstore.local.files.home import Home
 from txstore.local.files.newfile import give, new_file_in
 from txstore.local.files.places import Parents, Place, Places, place_bytes, place_of
 from txstore.local.files.staged import StagedFile
-from txstore.local.files.staging import PRIVATE, Staging
+from txstore.local.files.staging import Staging
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Completion, Transfer
 from txstore.local.published import Published
@@ -72,76 +72,6 @@ class Publisher:
         self._home.check_storage_in_place()
         return self._places.resolve(claim.path, name=claim.name, file_id=file_id)
 
-    # --- a file of one segment ---------------------------------------------------------------
-
-    def publish_whole(
-        self,
-        request: SegmentRequest,
-        claim: FileClaim,
-        place: Place,
-        call: Call,
-    ) -> None:
-        """Publish a file that came in one segment.  On return it is durable, as the level says;
-        its completion is recorded, and flushed only where somebody follows the events.
-
-        :raises NameRefusedError: nothing may be stored there; nothing was changed
-        """
-        with self.opened(place, claim.name, request.given_id) as parents:
-            try:
-                staged = self._staging.create(request.file_id, PRIVATE)
-                found = self._publish_staged(staged, request, claim, place, parents)
-            except OSError as error:
-                if error.errno != errno.EXDEV:
-                    raise
-                staged = self._staging.create_there(request.file_id, parents.folder)
-                with self._last_try(claim.name, request.given_id):
-                    found = self._publish_staged(staged, request, claim, place, parents)
-            if self._keeps:
-                self._home.flush_folder(parents.folder)
-        done = Completion(
-            file_id=request.file_id,
-            segments=1,
-            path=os.fsencode(claim.path),
-            place=place_bytes(place),
-            size=claim.size,
-            sha256=claim.sha256,
-            last=claim.sha256,
-            inode=found.st_ino,
-            mtime_ns=found.st_mtime_ns,
-            created_at=call.at.wall,
-            completed_at=call.at.wall,
-            boot=call.at.boot,
-            ticks=call.at.ticks,
-            durable=int(self._keeps),
-        )
-        self._records.complete(done, None, request.sender, call)
-        if self._keeps and self._records.has_consumers(call):
-            # A power loss would take the event of a file that is there and was answered.
-            self._records.flush(call)
-
-    def _publish_staged(
-        self,
-        staged: StagedFile,
-        request: SegmentRequest,
-        claim: FileClaim,
-        place: Place,
-        parents: Parents,
-    ) -> os.stat_result:
-        try:
-            staged.write(0, request.payload)
-            self._make_ordinary(staged, request, parents)
-            if self._keeps:
-                staged.flush_all()
-                self._folders.flush_parents(parents)
-            found = self._disk.fstat(staged.fd)
-            self._rename(staged.name, place, parents, claim.name, request.given_id)
-        except BaseException:
-            self._staging.remove(staged.name)
-            raise
-        finally:
-            staged.close()
-        return found
-
     # --- a file of several segments ----------------------------------------------------------
 
     def finish(
@@ -173,7 +103,7 @@ class Publisher:
                 copy = self._staging.create_there(row.file_id, parents.folder)
                 row = self._transfers.go_on_with_copy(current, staged, copy, call)
                 try:
-                    with self._last_try(claim.name, request.given_id):
+                    with self.last_try(claim.name, request.given_id):
                         self._finish(row, copy, request, claim, place, parents, call)
                 finally:
                     copy.close()
@@ -189,11 +119,29 @@ class Publisher:
         parents: Parents,
         call: Call,
     ) -> None:
+        intent = self.stage_last(row, staged, request, claim, place, parents, call)
+        self._transfers.save(row, intent, call)
+        self.carry_out(intent, place, parents, call)
+
+    def stage_last(
+        self,
+        row: Transfer,
+        staged: StagedFile,
+        request: SegmentRequest,
+        claim: FileClaim,
+        place: Place,
+        parents: Parents,
+        call: Call,
+    ) -> Transfer:
+        """Complete the staged file, durably as the level says.
+
+        :return: its row with the intent to publish it, which is to be recorded next
+        """
         # Somebody was promised that these segments survive: the rename must not cost them.
         flushed = self._keeps or row.durable_segments > 0 or row.doubted > 0
         staged.write(row.offset, request.payload)
         staged.cut(claim.size)
-        self._make_ordinary(staged, request, parents)
+        self.make_ordinary(staged, request, parents)
         if flushed:
             self._transfers.flush(row, staged.flush_all, call)
         intent = row.touched(call.at)._replace(
@@ -207,8 +155,7 @@ class Publisher:
             publish_sender=request.sender,
         )
         self._staging.check_in_place(staged)
-        self._transfers.save(row, intent, call)
-        self.carry_out(intent, place, parents, call)
+        return intent
 
     def carry_out(self, row: Transfer, place: Place, parents: Parents, call: Call) -> None:
         """From a recorded intent to a completion."""
@@ -222,7 +169,7 @@ class Publisher:
         # Before the rename: whoever waits for files may take it away as soon as it is there.
         found = self._disk.stat(row.staging, dir_fd=self._staging.folder(row.staging))
         try:
-            self._rename(row.staging, place, parents, name, row.file_id)
+            self.rename(row.staging, place, parents, name, row.file_id)
         except OSError:
             if self.renamed(row, place, parents) is None:
                 self.withdraw(row, call)
@@ -283,6 +230,14 @@ class Publisher:
             # stored under the name, no file of its own either.
             self._records.flush(call)
 
+    def is_taken(self, place: Place) -> bool:
+        """Whether anything stands at a place; no folder is made for that."""
+        try:
+            with self._places.look(place) as parents:
+                return self.standing(place, parents) is not None
+        except (FileNotFoundError, NameRefusedError):
+            return False  # no such folder: what is wrong with it, publishing tells
+
     def standing(self, place: Place, parents: Parents) -> str | None:
         """What is at a place, as far as a replacement would show; ``None``: nothing.
 
@@ -299,14 +254,20 @@ class Publisher:
         return has_content(self._disk, place[-1], parents.folder, row.publish_sha256)
 
     def withdraw(self, row: Transfer, call: Call) -> None:
-        """Take an intent back: the transfer is at its last acknowledged segment again.
+        """Take an intent back: the transfer is at its last acknowledged segment again; without one
+        it is over.
 
         Flushed where the intent was: it would come back in a power loss, and publish a file whose
         sender was told that it is refused.
         """
-        self._transfers.save(row, row.without_intent().stamped(call.at), call)
+        if row.segments:
+            self._transfers.save(row, row.without_intent().stamped(call.at), call)
+        else:
+            self._records.delete(row, call)
         if self._keeps or row.publish_flushed:
             self._records.flush(call)
+        if not row.segments:
+            self._staging.discard(row.staging)
 
     def renamed(self, row: Transfer, place: Place, parents: Parents) -> os.stat_result | None:
         """What ``stat`` says of the file at the place, if it is the one that was staged."""
@@ -363,7 +324,7 @@ class Publisher:
         if parents.nested and self._home.is_other_mount(self._staging.current, parents.folder):
             raise NameRefusedError(name, "a mount point lies in between", file_id=file_id)
 
-    def _make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
+    def make_ordinary(self, staged: StagedFile, request: SegmentRequest, parents: Parents) -> None:
         """Before the flush: give a file what one that is made at its place would have, or what the
         file has that it is a copy of."""
         wanted = new_file_in(self._disk, parents.folder, request.like)
@@ -374,7 +335,7 @@ class Publisher:
             self._disk.set_modified(staged.fd, request.like.st_mtime_ns)
 
     @contextmanager
-    def _last_try(self, name: str, file_id: str | None) -> Iterator[None]:
+    def last_try(self, name: str, file_id: str | None) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -384,7 +345,7 @@ class Publisher:
                 name, "nothing can be moved there from the store's folders", file_id=file_id
             ) from error
 
-    def _rename(
+    def rename(
         self, staged: str, place: Place, parents: Parents, name: str, file_id: str | None
     ) -> None:
         try:

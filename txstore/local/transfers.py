@@ -5,10 +5,17 @@ Whoever calls holds the transfer's lock, or, where its row has an intent, the na
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from contextlib import suppress
 
-from txstore.errors import StagingDamagedError, TakenOverError
+from txstore.errors import (
+    JournalError,
+    LimitError,
+    LockTimeoutError,
+    StagingDamagedError,
+    TakenOverError,
+)
 from txstore.local.clock import Call
 from txstore.local.files.home import Home
 from txstore.local.files.staged import StagedFile
@@ -31,13 +38,23 @@ class Transfers:
         self._keeps = durability.keeps_files
 
     def begin(self, row: Transfer, quota: Quota | None, call: Call) -> None:
-        """Record a new one.
+        """Record a new one.  Where it surely was not recorded, its bytes are taken away.
 
         :raises LimitError: the quota has no place for it; nothing was recorded
         """
-        while not self._records.insert(row, call, quota):
-            assert quota is not None
-            self._check_quota(quota, call)
+        try:
+            while not self._records.insert(row, call, quota):
+                assert quota is not None
+                self._check_quota(quota, call)
+        except LimitError:
+            self._staging.remove(row.staging)
+            raise
+        except (JournalError, LockTimeoutError) as error:
+            # Whether it was recorded is not known, unless the disk was full or a lock not had;
+            # where it was not, the file is swept as an orphan.
+            if error.errno in (errno.ENOSPC, errno.ETIMEDOUT):
+                self._staging.remove(row.staging)
+            raise
 
     def save(self, old: Transfer, new: Transfer, call: Call, quota: Quota | None = None) -> None:
         """Record a change.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 
-from txstore.errors import RequestError
+from txstore.errors import NameTakenError, RequestError
 from txstore.limits import Limits
 from txstore.protocol.admission import Quota, Space, Usage, size_refusal, space_refusal
 from txstore.protocol.request import FileClaim, SegmentRequest
@@ -32,6 +32,8 @@ class Step(Enum):
     """Publish this one segment as a whole file."""
     ANSWER = auto()
     """Give the answer of an earlier, equal last message once more."""
+    END = auto()
+    """The same, and drop the open transfer, which the message would finish: its file is there."""
 
 
 class Fact(Enum):
@@ -48,6 +50,9 @@ class Fact(Enum):
     """What the file system has free."""
     USAGE = auto()
     """What all unfinished transfers have together."""
+    TAKEN = auto()
+    """Whether anything stands under the file's name.  It is known only while nobody else can
+    publish there, and so long the answer to it has to be carried out."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Known(NamedTuple):
 
     :ivar segments: number of the last recorded segment; 0: no transfer with the id is open
     :ivar received: its recorded bytes
+    :ivar taken: whether the file's name is taken by what is not to be replaced; an engine that
+        replaces files knows from the beginning that it is not
     """
 
     segments: int
@@ -76,6 +83,7 @@ class Known(NamedTuple):
     answered: bool | None = None
     space: Space | None = None
     usage: Usage | None = None
+    taken: bool | None = False
 
 
 def decide(request: SegmentRequest, known: Known, limits: Limits | None) -> Step | Fact | Refusal:
@@ -85,24 +93,29 @@ def decide(request: SegmentRequest, known: Known, limits: Limits | None) -> Step
 
     A last message may both finish the open transfer and repeat an earlier one.  Then it finishes:
     the file is the same, and the sender's second transfer does not stay open.  A repeat is
-    answered whatever the limits are.
+    answered whatever the limits are, and whether or not its name is taken: most often by its own
+    file.
     """
     if request.store is None:
         return _plain(request, known, limits)
     claimed = (request.store.size, request.store.sha256)
     is_next = request.number == known.segments + 1
     over = size_refusal(limits, request, known.received) if limits and is_next else None
+    finishes = False
     if is_next and known.segments and over is None:
         if known.content is None:
             return Fact.CONTENT
-        if known.content == claimed:
-            return Step.FINISH
+        finishes = known.content == claimed
+        if finishes and not known.taken:
+            return Fact.TAKEN if known.taken is None else Step.FINISH
     if known.answered is None:
         return Fact.ANSWERED
     if known.answered:
-        return Step.ANSWER
+        return Step.END if finishes else Step.ANSWER
     if not is_next:
         return Refusal(request.out_of_turn(known.segments))
+    if known.taken:
+        return Refusal(NameTakenError(request.store.name, file_id=request.given_id))
     return _unanswered(request, request.store, known, limits)
 
 
@@ -116,7 +129,7 @@ def _unanswered(
     if known.content is None:
         return Fact.CONTENT
     if known.content == (claim.size, claim.sha256):
-        return Step.STORE
+        return Fact.TAKEN if known.taken is None else Step.STORE
     return Refusal(request.mismatch(claim, *known.content), ends=known.segments > 0)
 
 

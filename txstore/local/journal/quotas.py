@@ -21,11 +21,16 @@ _more: sa.BindParameter[int] = sa.bindparam("p_more")
 _max_bytes: sa.BindParameter[int] = sa.bindparam("p_max_bytes")
 _max_transfers: sa.BindParameter[int] = sa.bindparam("p_max_transfers")
 
-_transfers = sa.select(sa.func.count()).select_from(transfer).scalar_subquery()
+_rows = sa.select(sa.func.count()).select_from(transfer)
+#: A file in one segment is none, though its intent may be recorded.  Few have an intent, and they
+#: have an index: all others are counted without being read.
+_whole = _rows.where(transfer.c.publish_place.is_not(None), transfer.c.segments == 0)
+#: How many unfinished transfers there are.
+TRANSFERS = _rows.scalar_subquery() - _whole.scalar_subquery()
 _sum = sa.func.coalesce(sa.func.sum(transfer.c.offset), sa.literal_column("0"))
 _bytes = sa.select(_sum).scalar_subquery()
 #: What they have: how many there are and, where these are bounded, their bytes.
-USAGE = Statement(sa.select(_transfers, sa.case((_max_bytes.is_not(None), _bytes))))
+USAGE = Statement(sa.select(TRANSFERS, sa.case((_max_bytes.is_not(None), _bytes))))
 #: Whether there is a place for more bytes.
 HAS_BYTES = _bytes + _more <= _max_bytes
 #: The INSERT of a row, if there is a place for it.
@@ -36,7 +41,7 @@ INSERT = Statement(
             *(sa.bindparam(name, type_=transfer.c[name].type) for name in Transfer._fields)
         ).where(
             IS_OURS,
-            _max_transfers.is_(None) | (_transfers < _max_transfers),
+            _max_transfers.is_(None) | (_max_transfers > TRANSFERS),
             _max_bytes.is_(None) | HAS_BYTES,
         ),
     )

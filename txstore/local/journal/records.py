@@ -50,21 +50,25 @@ _FIND = Statement(
 _BY_STAGING = Statement(_TRANSFER.where(transfer.c.staging == _p("staging")))
 _BY_PLACE = Statement(_TRANSFER.where(transfer.c.publish_place == _p("place")))
 _INTENTS = Statement(_TRANSFER.where(transfer.c.publish_place.is_not(None)).limit(_p("limit")))
-_LIST = Statement(_TRANSFER.order_by(transfer.c.id))
+#: Not a file in one segment whose publishing is recorded.
+_BEGUN = transfer.c.segments > 0
+_LIST = Statement(_TRANSFER.where(_BEGUN).order_by(transfer.c.id))
 _LIST_SOME = Statement(
-    _TRANSFER.where(transfer.c.file_id >= _p("first"), transfer.c.file_id <= _p("last")).order_by(
-        transfer.c.id
-    )
+    _TRANSFER.where(
+        transfer.c.file_id >= _p("first"), transfer.c.file_id <= _p("last"), _BEGUN
+    ).order_by(transfer.c.id)
 )
 #: No id, which has 255 characters at most, comes after it: SQLite compares characters' numbers.
 _LAST_ID = chr(sys.maxunicode) * 255
-_COUNT = Statement(sa.select(sa.func.count()).select_from(transfer))
+_COUNT = Statement(sa.select(quotas.TRANSFERS))
 _TOTALS = Statement(
     sa.select(
         sa.func.count(),
         sa.func.coalesce(sa.func.sum(transfer.c.offset), sa.literal_column("0")),
         sa.func.min(transfer.c.created_at),
-    ).select_from(transfer)
+    )
+    .select_from(transfer)
+    .where(_BEGUN)
 )
 _STAGINGS = Statement(sa.select(transfer.c.staging))
 

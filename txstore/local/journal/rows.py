@@ -64,6 +64,11 @@ class Transfer(NamedTuple):
             written_boot=at.boot,
         )
 
+    @classmethod
+    def unbegun(cls, file_id: str, staging: str, inode: int, at: Moment) -> Transfer:
+        """A transfer without a segment: its only one is its last.  Recorded with an intent only."""
+        return cls.begun(file_id, staging, inode, 0, None, at)._replace(segments=0)
+
     @property
     def activity(self) -> Moment:
         """When it was last worked on."""

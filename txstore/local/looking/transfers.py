@@ -133,6 +133,8 @@ class TransferChecks:
             seen = self._see_staged(_whole(row), row)
             if not isinstance(seen, Finding) or not self._can_withdraw(row):
                 return seen
+            if row.segments == 0:
+                return None  # withdrawn, it is over
         return self._see_staged(row, None)
 
     def _see_staged(self, row: Transfer, intent: Transfer | None) -> Finding | _ToRead | None:
@@ -302,7 +304,9 @@ def _contradiction(row: Transfer) -> str | None:
         return f"its bytes are in {row.staging!r}"
     if not 0 <= row.durable_offset <= row.offset or not 0 <= row.last_size <= row.offset:
         return f"it has {row.offset} bytes, {row.durable_offset} of them durable"
-    if not 0 <= row.durable_segments <= row.segments or row.segments < 1:
+    # Without a segment there is one whose only one is about to be published.
+    least = 0 if row.publish_place is not None else 1
+    if not 0 <= row.durable_segments <= row.segments or row.segments < least:
         return f"it has {row.segments} segments, {row.durable_segments} of them durable"
     for state, most in ((row.state, row.offset), (row.durable_state, row.durable_offset)):
         total = digest.total(state)
