@@ -23,7 +23,6 @@ from txstore.errors import (
     MissingExtraError,
     StoreClosedError,
     StoreNotPicklableError,
-    TxStoreError,
 )
 from txstore.events.feed import Consuming, Delivery, Feed, Look
 from txstore.inspection import StoreInspector
@@ -43,6 +42,7 @@ from txstore.options import (
 )
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
+from txstore.process.strikes import is_strike
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
 from txstore.protocol.result import FileStoreSegmentResult
@@ -394,7 +394,7 @@ class FileStoreManager:
                 if engine is not None and engine.spoilt:
                     self._retire(engine)
         except BaseException as error:
-            if not _is_told(error):
+            if is_strike(error):
                 self._failed(engine, outer, error)
                 calls.leave(outer)
                 if engine is not None:
@@ -403,7 +403,7 @@ class FileStoreManager:
 
     def _failed(self, engine: Engine | None, outer: Engine | None, error: BaseException) -> None:
         """Let go of what a call took."""
-        if engine is not None and not _is_told(error):
+        if engine is not None and is_strike(error):
             engine.spoilt = True
         if outer is not None:
             return  # this call was made in the middle of another, which still needs what it took
@@ -452,11 +452,3 @@ def _open(options: Options, servers: Servers | None) -> Engine:
     except ModuleNotFoundError as error:
         raise MissingExtraError("cluster", "A store over PostgreSQL and an object store") from error
     return ClusterEngine(options, servers)
-
-
-def _is_told(error: BaseException) -> bool:
-    """Whether a call tells by this error how it went: one of the store's own, or the kernel's.
-    Any other strikes in the middle; a ``TimeoutError`` of a signal handler has no errno."""
-    return isinstance(error, TxStoreError) or (
-        isinstance(error, OSError) and error.errno is not None
-    )

@@ -47,6 +47,11 @@ GUARDS = [
         _CUT_OFF,
     ),
     Mutant(
+        "nothing goes on after an exception of a signal handler",
+        (Patch("pass_on", "is_strike(error)", "False"),),
+        _CUT_OFF,
+    ),
+    Mutant(
         "what a call was cut off in is not used again",
         (Patch("FileStoreManager._failed", "engine.spoilt = True", "pass"),),
         _CUT_OFF,
@@ -55,7 +60,7 @@ GUARDS = [
     ),
     Mutant(
         "the outer layer of a call that was cut off",
-        (Patch("FileStoreManager._run", "not _is_told(error)", "False"),),
+        (Patch("FileStoreManager._run", "is_strike(error)", "False"),),
         _CUT_OFF,
         survives="needs a second exception, raised while the first is handled; no test raises it",
     ),

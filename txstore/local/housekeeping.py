@@ -25,6 +25,7 @@ from txstore.local.journal.rows import Event, Transfer
 from txstore.local.locks import Locks
 from txstore.local.transfers import Transfers
 from txstore.process import threads
+from txstore.process.strikes import pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -93,6 +94,7 @@ class Housekeeping:
             call = Call(deadline.sooner(_PATIENCE), at)
             self._slice(file_id, call, whole=due or not behind)
         except (OSError, TxStoreError) as error:
+            pass_on(error)
             logger.warning("Cleaning up was put off: %s", error)
         finally:
             self._busy.release()
@@ -141,6 +143,7 @@ class Housekeeping:
         try:
             self._expire([], deadline, spare=file_id)
         except (OSError, TxStoreError) as error:
+            pass_on(error)
             logger.warning("No more room could be made: %s", error)
         finally:
             self._making_room.release()
@@ -211,6 +214,7 @@ class Housekeeping:
         try:
             self._settle_left(Call(deadline.sooner(_PATIENCE), self._home.clock.now()))
         except (OSError, TxStoreError) as error:
+            pass_on(error)
             logger.warning("Recovery was put off: %s", error)
 
     def _settle_left(self, call: Call) -> None:
@@ -230,6 +234,7 @@ class Housekeeping:
         except LockTimeoutError:
             raise
         except OSError as error:
+            pass_on(error)
             logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
 
     # --- staging files -----------------------------------------------------------------------

@@ -29,6 +29,7 @@ from txstore.local.locks import Locks
 from txstore.local.publish import Publisher
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
+from txstore.process.strikes import pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,7 @@ class Intents:
         except (JournalError, LockTimeoutError, ReplacedError):
             raise
         except (NameRefusedError, OSError) as error:
+            pass_on(error)
             current = self._records.by_staging(row.staging, call)
             if current is None or current.publish_place is None:
                 return  # withdrawn already

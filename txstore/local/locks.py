@@ -17,7 +17,7 @@ import random
 import secrets
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Generic, TypeVar
 
 from txstore.deadline import Deadline
@@ -25,6 +25,7 @@ from txstore.errors import LockTimeoutError, ReplacedError
 from txstore.local.files.descriptors import Descriptor, close_ours, inode_of
 from txstore.local.files.disk import Disk
 from txstore.process import forks, threads
+from txstore.process.strikes import ignored, pass_on
 
 STRIPES = 64
 
@@ -131,7 +132,7 @@ class LockFile:
         """Have the lock file, of so many bytes; what stands in it stays."""
         fd, _ = self.opened or self.open()
         if self.disk.size(fd) < size:
-            with suppress(OSError):  # then nothing is kept in hand
+            with ignored:  # then nothing is kept in hand
                 self.disk.allocate(fd, size)
 
     def disown(self) -> None:
@@ -188,16 +189,13 @@ class Lock:
                 with file.waiting():
                     self._wait(held[0], deadline)
             file.holders.add(self)
-            try:
-                self.check_in_place()
-                self._taken(held[0])
-            except BaseException as error:
-                self._unlock()
-                if isinstance(error, ReplacedError):
-                    file.was_replaced()
-                raise
-        except BaseException:
-            mutex.release()
+            self.check_in_place()
+            self._taken(held[0])
+        except BaseException as error:
+            # What a signal handler raises may come right after the kernel's lock was taken.
+            self.release()
+            if isinstance(error, ReplacedError):
+                file.was_replaced()
             raise
 
     def await_thread(self, mutex: Any, deadline: Deadline) -> bool:
@@ -264,7 +262,8 @@ class Lock:
         if held is not None and held in file.all:
             try:
                 self._disk.unlock(held[0], self._byte)
-            except OSError:
+            except OSError as error:
+                pass_on(error)
                 file.give_up(held)
             file.holders.discard(self)
             if file.stuck:
@@ -299,13 +298,15 @@ class TransferLock(Lock):
         token = self._file.token
         try:
             found = self._disk.last_holder(fd, self._token_at)
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             found = b""
         if found != token:
             self.begin_turn()
             try:
                 self._disk.sign(fd, token, self._token_at)
-            except OSError:
+            except OSError as error:
+                pass_on(error)
                 # On a full disk nothing is taken for current; whoever held the lock before must
                 # not take it for its own still.  All tokens go: others read their rows again.
                 self._disk.truncate(fd, 0)

@@ -31,6 +31,7 @@ from txstore.local.journal.rows import Completion, Transfer
 from txstore.local.published import Published
 from txstore.local.transfers import Transfers
 from txstore.options import Durability
+from txstore.process.strikes import pass_on
 from txstore.protocol.request import FileClaim, SegmentRequest
 
 #: What a rename that fails says of the name.
@@ -316,7 +317,8 @@ class Publisher:
                 parents = opened.enter_context(
                     self._places.existing(place, name=name, file_id=file_id)
                 )
-            except (NameRefusedError, OSError):
+            except (NameRefusedError, OSError) as error:
+                pass_on(error)
                 return
             self._check_mount(parents, name, file_id)
 
@@ -358,6 +360,7 @@ class Publisher:
         except OSError as error:
             if error.errno in _REFUSED:
                 raise NameRefusedError(name, _REFUSED[error.errno], file_id=file_id) from error
+            pass_on(error)
             # The kernel was given names in folders; people need the path.
             path = os.path.join(self._home.storage_dir, *place)
             raise type(error)(error.errno, error.strerror, path) from error

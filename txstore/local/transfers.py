@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
-from contextlib import suppress
 
 from txstore.errors import (
     JournalError,
@@ -23,6 +22,7 @@ from txstore.local.files.staging import Staging
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Event, Transfer
 from txstore.options import Durability
+from txstore.process.strikes import ignored
 from txstore.protocol.admission import Quota
 
 _CHUNK = 1024 * 1024  # bytes copied at once
@@ -93,7 +93,7 @@ class Transfers:
         whatever level, writes anew what was recorded and is not durable, and flushes it.
         """
         if not row.durable:
-            with suppress(OSError):
+            with ignored:
                 self._records.save(row, row.put_in_doubt(call.at), call)
 
     def go_on_with_copy(

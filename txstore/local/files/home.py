@@ -28,6 +28,7 @@ from txstore.local.files.folders import (
     check_apart,
     not_apart,
 )
+from txstore.process.strikes import pass_on
 from txstore.protocol.names import HIDDEN
 
 #: What a file system answers that does not have a call.
@@ -257,6 +258,7 @@ class Home(Folders):
             _lift_umask(self.disk, name, self._folder_mode, dir_fd=folder)
             fd = self.disk.open_folder(name, dir_fd=folder)
         except OSError as error:
+            pass_on(error)
             # The kernel was given a name in a folder; people need the path.
             above = self.working_dir if folder == self.working else self.storage_dir
             raise type(error)(error.errno, error.strerror, os.path.join(above, name)) from error

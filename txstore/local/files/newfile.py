@@ -14,6 +14,7 @@ from stat import S_IMODE, S_ISGID
 from typing import NamedTuple
 
 from txstore.local.files.disk import Disk
+from txstore.process.strikes import pass_on
 
 ORDINARY = 0o666  # less umask, or what the folder's default list leaves of it
 
@@ -44,7 +45,8 @@ def new_file_in(disk: Disk, folder: int, like: os.stat_result | None = None) -> 
     mode = ORDINARY if like is None else S_IMODE(like.st_mode) & 0o777
     try:
         found = NewFile(*disk.new_file(folder, mode))
-    except OSError:
+    except OSError as error:
+        pass_on(error)
         # No such files here, or no inode left.  What else stands in the way the rename tells.
         found = _by_rule(disk, folder, mode)
     if like is not None and not disk.default_acl(folder):

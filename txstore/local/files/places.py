@@ -16,6 +16,7 @@ from stat import S_ISDIR, S_ISLNK
 
 from txstore.errors import NameRefusedError
 from txstore.local.files.disk import Disk
+from txstore.process.strikes import pass_on
 
 _MOST_LINKS = 40  # as the kernel: more is a loop
 _FOLDER_MODE = 0o777  # less umask, like an ordinary new folder
@@ -84,7 +85,8 @@ class Parents:
         for parent, name in reversed(self._made):
             try:
                 self._disk.remove_folder(name, dir_fd=parent)
-            except OSError:
+            except OSError as error:
+                pass_on(error)
                 return  # somebody uses it by now: then it stays, and so do those above it
 
     def close(self) -> None:

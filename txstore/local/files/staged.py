@@ -12,7 +12,6 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from contextlib import suppress
 
 from txstore import digest
 from txstore.digest import Hasher
@@ -21,6 +20,7 @@ from txstore.local.files.descriptors import close_ours, inode_of
 from txstore.local.files.disk import NO_SPACE, UNKNOWN, Disk, settled
 from txstore.local.journal.rows import Transfer
 from txstore.process import threads
+from txstore.process.strikes import ignored
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -179,7 +179,7 @@ class StagedFile:
             self._put(offset, data)
         except OSError:
             # A refused segment must not hold the space that its cancel needs.
-            with suppress(OSError):
+            with ignored:
                 self._disk.truncate(self.fd, offset)
             self.size = offset
             raise

@@ -20,6 +20,7 @@ from txstore.local.files.places import is_staging_name
 from txstore.local.files.staged import InHand, StagedFile
 from txstore.local.journal.rows import Transfer
 from txstore.local.locks import stripe_of
+from txstore.process.strikes import ignored, pass_on
 from txstore.protocol.admission import Space
 
 #: Mode of a staging file that nobody else goes on with.
@@ -79,7 +80,8 @@ class Staging:
         name = _new_name("s", file_id)
         try:
             fd = self._disk.create_there(name, folder, PRIVATE, dir_fd=self.folder(name))
-        except OSError:
+        except OSError as error:
+            pass_on(error)
             # Not on this file system.  It may do that it is on the same one, under the same mount.
             fd = self._disk.create(name, PRIVATE, dir_fd=self.folder(name))
         staged = self._made(file_id, name, fd, PRIVATE)
@@ -172,7 +174,7 @@ class Staging:
 
     def discard(self, name: str) -> None:
         """Take a staging file away with its bytes, also where another worker has it open still."""
-        with suppress(OSError):  # then its space comes back when that worker lets go of it
+        with ignored:  # then its space comes back when that worker lets go of it
             fd = self._disk.open(name, dir_fd=self.folder(name))
             try:
                 if self._disk.fstat(fd).st_nlink == 1:

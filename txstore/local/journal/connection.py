@@ -30,6 +30,7 @@ from txstore.local.journal.inherited import (
 from txstore.local.journal.sqlite import SELECT_VERSION, check_version, translate
 from txstore.local.journal.wal import WalFile, give_spare, release_reserve
 from txstore.process import forks
+from txstore.process.strikes import pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,8 @@ class Connection:
                 with forks.indexing:
                     connection = self._open(deadline)
             except (sqlite3.OperationalError, OSError) as error:
+                if isinstance(error, OSError):
+                    pass_on(error)
                 # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
                 if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
                     raise
@@ -161,10 +164,12 @@ class Connection:
                 self.settle_wal()
                 settled = True
             except OSError as error:
+                pass_on(error)
                 logger.warning("The journal's log could not be flushed: %s", error)
         try:
             self.touch_index()
         except OSError as error:
+            pass_on(error)
             # Closing it would kill us.  It stays as it is until the process ends.
             logger.warning("The journal is left open: %s", error)
             self.sqlite = self.wal = None
@@ -226,6 +231,7 @@ class Connection:
             try:
                 self.index.touch()
             except OSError as error:
+                pass_on(error)
                 if give_spare(self._disk, self._folder_fd):
                     self.gave_spares = True
                     continue

@@ -31,6 +31,7 @@ from txstore.errors import JournalError, LockTimeoutError
 from txstore.local.files.descriptors import Inode, close_ours, inode_of, leads_to
 from txstore.local.files.disk import Disk
 from txstore.process import threads
+from txstore.process.strikes import pass_on
 
 #: Byte of the file on which each connection holds a shared lock, for as long as it has it open.
 _IN_USE = 128
@@ -136,6 +137,7 @@ class Index:
         except LockTimeoutError:
             raise
         except OSError as error:
+            pass_on(error)
             if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
                 return  # SQLite cannot write it either, and says so better
             number = error.errno or errno.EIO

@@ -17,7 +17,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 from txstore.deadline import Deadline
@@ -28,6 +27,7 @@ from txstore.local.journal.sqlite import Row, Statement, Values
 from txstore.local.journal.wal import RESERVE, make_reserve, release_reserve
 from txstore.local.locks import Lock
 from txstore.process import forks, threads
+from txstore.process.strikes import ignored, is_strike, pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -231,7 +231,7 @@ class Journal:
             except OSError:
                 # While the kernel still has the pages: once it has dropped them SQLite's index
                 # leads to nothing, and a checkpoint would copy that into the database.
-                with suppress(OSError), _Using(self, deadline), self._lock.held(deadline):
+                with ignored, _Using(self, deadline), self._lock.held(deadline):
                     if self.connection.wal is wal:
                         wal.write_anew()
                 raise
@@ -246,6 +246,7 @@ class Journal:
             try:
                 self._checkpoint(deadline)
             except OSError as error:
+                pass_on(error)
                 # What was committed is committed; the WAL grows until it works again.
                 logger.warning("The journal's log could not be checkpointed: %s", error)
 
@@ -266,7 +267,7 @@ class Journal:
     def take_spares(self) -> None:
         """Keep again what a call needed for itself, before somebody else takes it."""
         self.connection.gave_spares = False
-        with suppress(OSError):
+        with ignored:
             self.make_reserve()
 
     # --- ends and forks ----------------------------------------------------------------------
@@ -301,12 +302,12 @@ class Journal:
                 self.connection.close()
         except BaseException as error:
             self.connection.close(locked=False)
-            if not isinstance(error, OSError):
-                raise  # a Ctrl-C; but no fork may take the connection along
+            if is_strike(error):
+                raise  # a Ctrl-C, say; but no fork may take the connection along
             if timeout:
                 logger.warning("The journal is closed without its lock: %s", error)
         # The WAL may be gone, and with it the space that it kept.
-        with suppress(OSError):
+        with ignored:
             self.make_reserve()
 
     def before_fork(self) -> None:
