@@ -176,6 +176,8 @@ def expected(history: History) -> tuple[Expected, Expected]:
                 kill = copy.deepcopy(power)
                 kill.power = False
             continue
+        if not isinstance(event, Event):
+            continue  # of events, which are another matter
         kill.add(event)
         power.add(event)
     return kill, power

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from crash.feed import check_feed, check_feed_at_end
 from crash.oracle import (
     Expected,
     broken,
@@ -24,7 +25,7 @@ from crash.oracle import (
     check_recovery,
     expected,
 )
-from crash.steps import Crash, Event, History, Open, Session
+from crash.steps import Crash, DoneWith, Event, History, Open, Session, Told
 from crash.workloads import Workload
 from crash.world import Clock, Folders, fixed
 from txstore.errors import TxStoreError
@@ -184,7 +185,7 @@ def states(
             tree = half.kernel()
             yield State(f"{here}:half", tree, (*history, Crash(False)), False, half, crashes)
         base.apply(op)
-        if isinstance(op, ops.Note) and isinstance(op.what, Event):
+        if isinstance(op, ops.Note) and isinstance(op.what, Event | Told | DoneWith):
             history = (*history, op.what)
         if not wanted:
             continue
@@ -280,10 +281,15 @@ class Search:
                 found = check_findings(session, expect, recovered=False) if looked else []
                 session.do(Open())
                 check_opened(session, state.tree, expect)
+                told = self.run.workload.tells_of(level)
+                if told:
+                    check_feed(session, state.history, self.run.workload.uploads)
                 for one in found:
                     if one.mend:
                         session.manager().repair(one)
                 check_recovery(session, expect, self.run.workload.uploads)
+                if told:
+                    check_feed_at_end(session, self.run.workload.uploads)
                 if looked:
                     check_findings(session, expect, recovered=True)
             finally:

@@ -89,6 +89,19 @@ class Cancel(NamedTuple):
     actor: int = 0
 
 
+class Look(NamedTuple):
+    """Somebody reads all events."""
+
+    actor: int = 0
+
+
+class Consume(NamedTuple):
+    """A consumer reads its events, and is done with each."""
+
+    consumer: str
+    actor: int = 0
+
+
 class Expire(NamedTuple):
     actor: int = 0
 
@@ -97,7 +110,7 @@ class Pass(NamedTuple):
     seconds: float
 
 
-Step = Union[Open, Close, Send, Refused, Cancel, Expire, Pass]  # noqa: UP007
+Step = Union[Open, Close, Send, Refused, Cancel, Look, Consume, Expire, Pass]  # noqa: UP007
 
 
 class Crash(NamedTuple):
@@ -115,7 +128,27 @@ class Event(NamedTuple):
     at: float
 
 
-History = tuple[Event | Crash, ...]
+class Told(NamedTuple):
+    """In the history: somebody was told of an end.
+
+    :ivar consumer: empty: who only looks
+    :ivar end: how a transfer ended, and which
+    """
+
+    consumer: str
+    sequence: int
+    end: tuple[str, str]
+
+
+class DoneWith(NamedTuple):
+    """In the history: a consumer is about to be done with an event, or is."""
+
+    consumer: str
+    sequence: int
+    acked: bool
+
+
+History = tuple[Event | Told | DoneWith | Crash, ...]
 
 
 class Session:
@@ -147,7 +180,7 @@ class Session:
     def manager(self, actor: int = 0) -> FileStoreManager:
         return self._managers[actor][0]
 
-    def _note(self, event: Event) -> None:
+    def _note(self, event: Event | Told | DoneWith) -> None:
         self.history += (event,)
         if isinstance(self.disk, SimulatedDisk):
             self.disk.note(event)
@@ -177,6 +210,9 @@ class Session:
         if isinstance(step, Refused):
             self._refuse(manager, step)
             return None
+        if isinstance(step, Look | Consume):
+            self._read(manager, step.consumer if isinstance(step, Consume) else "")
+            return None
         self._note(Event(step, level, False, self.clock.wall))
         answer = None
         if isinstance(step, Send):
@@ -187,6 +223,19 @@ class Session:
             manager.expire()
         self._note(Event(step, level, True, self.clock.wall))
         return answer
+
+    def _read(self, manager: FileStoreManager, consumer: str) -> None:
+        if not consumer:
+            for event in manager.events():
+                self._note(Told("", event.sequence, (event.kind, event.file_id)))
+            return
+        with manager.events(consumer) as feed:
+            for event in feed:
+                self._note(Told(consumer, event.sequence, (event.kind, event.file_id)))
+                self._note(DoneWith(consumer, event.sequence, acked=False))
+                event.done()
+                self._note(DoneWith(consumer, event.sequence, acked=True))
+        self._note(DoneWith(consumer, 0, acked=True))
 
     @staticmethod
     def _refuse(manager: FileStoreManager, step: Refused) -> None:

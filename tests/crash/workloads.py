@@ -5,8 +5,22 @@ from __future__ import annotations
 import itertools
 from typing import Any, NamedTuple
 
-from crash.steps import Cancel, Close, Expire, Open, Pass, Refused, Send, Step, Upload, upload
+from crash.steps import (
+    Cancel,
+    Close,
+    Consume,
+    Expire,
+    Look,
+    Open,
+    Pass,
+    Refused,
+    Send,
+    Step,
+    Upload,
+    upload,
+)
 from txstore.local.locks import stripe_of
+from txstore.options import Level
 
 DAY = 86400.0
 
@@ -34,6 +48,10 @@ class Workload(NamedTuple):
             if isinstance(step, Send | Refused | Cancel):
                 found.setdefault(step.upload.file_id, step.upload)
         return list(found.values())
+
+    def tells_of(self, level: Level) -> bool:
+        """Whether its events are held to what is promised of them."""
+        return level != "none" and any(isinstance(one, Look | Consume) for one in self.steps)
 
 
 def _all(one: Upload, actor: int = 0) -> list[Step]:
@@ -131,6 +149,22 @@ WORKLOADS = [
         *_all(HOLLOW),
         options={"on_exists": "refuse"},
     ),
+    _workload(
+        "followed",
+        Send(ONE, 1),
+        Look(),
+        *_all(B),
+        Consume("index"),
+        Send(DEEP_ONE, 1),
+        Send(A, 1),
+        Consume("index"),
+        Cancel(A),
+        Send(B, 2),
+        *_all(EMPTY),
+        Consume("other"),
+        Consume("index"),
+        *_all(A),
+    ),
     Workload(
         "mixed levels",
         (
@@ -181,6 +215,17 @@ BRIEF = [
     _workload("brief", *_all(B), *_all(ONE), Send(B, 2)),
     _workload("brief replaced", *_all(OLD), *_all(SAME_ONE)),
     _workload("brief refused", *_all(DEEP_ONE), Send(DEEP_ONE, 1), options={"on_exists": "refuse"}),
+    _workload("brief told", Send(ONE, 1), Look(), Send(DEEP_ONE, 1), Look()),
+    _workload(
+        "brief followed",
+        Consume("index"),
+        Send(ONE, 1),
+        *_all(B),
+        Send(C, 1),
+        Cancel(C),
+        Consume("index"),
+        Send(DEEP_ONE, 1),
+    ),
     _workload("brief cancelled", Send(A, 1), Send(A, 2), Cancel(A)),
     Workload(
         "brief repeats",
