@@ -10,13 +10,20 @@ from collections import Counter
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 import pytest
 from counted import COUNTED
-from support import OpenStore, opened_stores, use_memory
+from support import FULL, OpenStore, opened_cluster_stores, opened_stores, use_memory
 
 if TYPE_CHECKING:
     from cluster_servers import Cluster
+
+
+#: Over what a test's stores are opened.
+FOLDERS, SERVERS = "folders", "servers"
+#: One of so many values is tried over servers, and the first one.
+SOME = 3
 
 
 def pytest_configure() -> None:
@@ -33,9 +40,37 @@ def storage(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[OpenStore]:
-    with opened_stores(tmp_path / "storage") as open_store:
+def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
+    over_servers = getattr(request, "param", FOLDERS) == SERVERS
+    stores = opened_cluster_stores() if over_servers else opened_stores(tmp_path / "storage")
+    with stores as open_store:
         yield open_store
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marked = metafunc.definition.get_closest_marker
+    if marked("every_engine") and not marked("two_folders") and "manager" in metafunc.fixturenames:
+        metafunc.parametrize("manager", [FOLDERS, SERVERS], indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Over servers, which are slower, each test runs with some of its values, unless everything is
+    done at full size; at one level, since what a request gets is the same at each."""
+    if FULL:
+        return
+    begun, left = set[str](), set[pytest.Item]()
+    for item in items:
+        values = getattr(item, "callspec", None)
+        if values is None or values.params.get("manager") != SERVERS:
+            continue
+        function = item.nodeid.partition("[")[0]
+        if values.params.get("level", "segment") != "segment" or (
+            function in begun and crc32(item.nodeid.encode()) % SOME
+        ):
+            left.add(item)
+        begun.add(function)
+    config.hook.pytest_deselected(items=[*left])
+    items[:] = [one for one in items if one not in left]
 
 
 @pytest.fixture

@@ -13,7 +13,17 @@ from typing import Any
 import pytest
 from crew import Worker, WorkerDiedError, cancel, cut, last, segment
 from seam import WatchedDisk
-from support import OpenStore, at_each_level, claim, everything, message, request, sha256
+from support import (
+    OpenStore,
+    at_each_level,
+    claim,
+    everything,
+    message,
+    over_every_engine,
+    over_two_folders,
+    request,
+    sha256,
+)
 
 from txstore import Event, FileStoreManager
 from txstore.errors import (
@@ -25,6 +35,8 @@ from txstore.errors import (
 )
 from txstore.options import Level
 from txstore.protocol.request import Message
+
+pytestmark = over_every_engine
 
 DATA = bytes(range(256)) * 3
 
@@ -82,6 +94,7 @@ def test_an_id_that_is_used_again_has_an_event_each_time(manager: OpenStore) -> 
 
 
 @pytest.mark.promise(4)
+@over_two_folders
 def test_a_file_in_one_segment_that_is_stored_again_has_an_event_each_time(
     manager: OpenStore,
 ) -> None:
@@ -107,6 +120,7 @@ def test_what_is_refused_has_no_event(manager: OpenStore) -> None:
 
 @pytest.mark.promise(4)
 @at_each_level
+@over_two_folders
 def test_what_expires_has_an_event(manager: OpenStore, level: Level, ticks: list[float]) -> None:
     store = manager(level, expire_after=60.0)
     for number in range(40):
@@ -118,6 +132,7 @@ def test_what_expires_has_an_event(manager: OpenStore, level: Level, ticks: list
 
 
 @pytest.mark.promise(4)
+@over_two_folders
 def test_what_a_slice_of_housekeeping_drops_has_an_event(
     manager: OpenStore, ticks: list[float]
 ) -> None:
@@ -285,6 +300,7 @@ def test_a_look_changes_nothing(manager: OpenStore, level: Level) -> None:
     assert everything(store) == before
 
 
+@over_two_folders
 def test_more_events_than_are_asked_for_at_once(manager: OpenStore) -> None:
     store = manager()
     names = [f"file{number}" for number in range(600)]

@@ -27,11 +27,14 @@ from support import (
     folders,
     message,
     outcome,
+    over_every_engine,
+    over_two_folders,
     published,
     request,
     send,
     sha256,
     staged,
+    take_away,
     transfer_messages,
     tree,
 )
@@ -40,6 +43,8 @@ from txstore import FileStoreManager
 from txstore.errors import FileMismatchError, RepeatMismatchError, RequestError, SequenceError
 from txstore.local.journal import schema
 from txstore.options import Level
+
+pytestmark = over_every_engine
 
 DATA = random.Random("exactly once").randbytes(10_000)
 OTHER = random.Random("something else").randbytes(10_000)
@@ -110,6 +115,7 @@ def _send_in_a_process(storage: str, level: Level, one: PlainMessage) -> dict[st
         return store.store_segment(one).to_dict()
 
 
+@over_two_folders
 def test_another_process_gives_the_same_answer(manager: OpenStore) -> None:
     store = manager("file")
     one, two, three = transfer_messages(DATA, SEVERAL)
@@ -148,6 +154,7 @@ def but_for_activity(store: FileStoreManager) -> tuple[object, ...]:
     return (*folders, tables, rows)
 
 
+@over_two_folders
 def test_a_repeat_in_other_words_is_the_same(manager: OpenStore) -> None:
     """Numbers as text or not, bytes in another buffer, fields that do not count."""
     store = manager("none")
@@ -248,6 +255,7 @@ def test_a_final_message_may_be_repeated_and_changes_nothing(
 
 @at_each_level
 @in_one_and_in_several
+@over_two_folders
 def test_a_final_message_in_other_words_is_the_same(
     manager: OpenStore, level: Level, size: int
 ) -> None:
@@ -318,6 +326,7 @@ def test_with_one_segment_anything_else_is_another_file(manager: OpenStore) -> N
 
 @at_each_level
 @in_one_and_in_several
+@over_two_folders
 def test_a_repeat_is_answered_for_as_long_as_completions_are_kept(
     manager: OpenStore, level: Level, size: int
 ) -> None:
@@ -327,7 +336,7 @@ def test_a_repeat_is_answered_for_as_long_as_completions_are_kept(
     store.expire()
     manager(level, expire_after=0).expire()
     assert store.store_segment(last).to_dict() == first
-    os.unlink(os.path.join(store.storage_dir, "file.bin"))
+    take_away(store, "file.bin")
     manager(level, keep_completed=0).expire()
     assert store.status("transfer") is None
     if size == ONE:  # it says all that there is to say: it is a new file
@@ -370,6 +379,7 @@ def replace_by_a_link(path: Path) -> None:
 @pytest.mark.parametrize(
     "meddle", [remove, rewrite, append, replace_by_its_like, replace_by_a_link]
 )
+@over_two_folders
 def test_several_segments_are_answered_whatever_became_of_the_file(
     manager: OpenStore, level: Level, meddle: Callable[[Path], None]
 ) -> None:
@@ -392,6 +402,7 @@ def test_several_segments_are_answered_whatever_became_of_the_file(
 @pytest.mark.parametrize(
     "meddle", [remove, rewrite, append, replace_by_its_like, replace_by_a_link]
 )
+@over_two_folders
 def test_one_segment_is_stored_again_if_the_file_is_not_as_published(
     manager: OpenStore, level: Level, meddle: Callable[[Path], None]
 ) -> None:
@@ -424,7 +435,7 @@ def test_a_repeat_never_comes_over_what_was_published_later(
     assert store.store_segment(last).to_dict() == first
     assert everything(store) == before
     # Also when somebody removed the later one: it was the last word under that name.
-    os.unlink(os.path.join(store.storage_dir, "file.bin"))
+    take_away(store, "file.bin")
     assert store.store_segment(last).to_dict() == first
     assert published(store) == {}
 

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from crew import last, segment
-from support import Booted, OpenStore, journal
+from support import Booted, OpenStore, journal, over_every_engine
 
 from txstore import FileStoreManager
+
+pytestmark = over_every_engine
 
 pytestmark = pytest.mark.promise(9)
 

@@ -11,13 +11,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import OpenStore, claim, everything, message, outcome
+from support import (
+    OpenStore,
+    claim,
+    everything,
+    message,
+    outcome,
+    over_every_engine,
+    over_two_folders,
+)
 
 from txstore import FileStoreManager, errors
 from txstore.disk import Disk
 from txstore.dxl import ServiceConfig, handlers
 from txstore.errors import LimitError, OptionError, SequenceError, TxStoreError
 from txstore.limits import Limits
+
+pytestmark = over_every_engine
 
 MOST = 100
 
@@ -198,6 +208,7 @@ def test_no_more_transfers_are_begun_than_there_may_be(limited: Limited) -> None
     store.store_segment(one("d", 1, b"x"))
 
 
+@over_two_folders
 def test_what_is_there_stays_whatever_the_limits_become(limited: Limited) -> None:
     store = limited()
     for file_id in ("a", "b", "c"):
@@ -239,6 +250,7 @@ def test_a_file_may_say_that_it_is_larger_than_any_number_of_sqlites(limited: Li
 
 
 @pytest.mark.parametrize("kept", [400, "40%"])
+@over_two_folders
 def test_new_files_are_refused_before_the_segments_of_others_where_little_is_free(
     limited: Limited, disk: Roomy, kept: int | str
 ) -> None:
@@ -290,6 +302,7 @@ def test_what_is_free_is_asked_of_the_storages_own_file_system(tmp_path: Path) -
 @pytest.mark.parametrize(
     "limits", [{"max_transfers": 2}, {"max_unfinished_bytes": 20}, {"min_free": 100}]
 )
+@over_two_folders
 def test_what_is_over_makes_room_before_something_is_refused(
     manager: OpenStore, storage: Path, ticks: list[float], limits: dict[str, Any]
 ) -> None:

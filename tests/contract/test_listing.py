@@ -12,11 +12,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from crew import segment
-from support import sha256
+from support import over_every_engine, sha256
 
 from txstore import FileStoreManager, digest
 from txstore.cli.commands import txstore
 from txstore.local.journal.rows import Transfer
+
+pytestmark = over_every_engine
 
 DATA = b"0123456789" * 20
 

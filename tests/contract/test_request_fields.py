@@ -20,6 +20,8 @@ from support import (
     everything,
     message,
     outcome,
+    over_every_engine,
+    over_two_folders,
     published,
     request,
 )
@@ -35,6 +37,8 @@ from txstore.errors import (
     TxStoreError,
 )
 from txstore.options import Level
+
+pytestmark = over_every_engine
 
 DATA = b"first--second--third"
 PARTS = (b"first--", b"second--", b"third")
@@ -214,6 +218,7 @@ def test_a_later_segment_without_an_id_is_told_where_to_start(
     ],
     ids=lambda value: repr(value)[:20],
 )
+@over_two_folders
 def test_a_name_where_nothing_may_be_stored_is_refused(
     store: FileStoreManager, name: Any, reason: str
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import array
 import mmap
-import os
 import random
 import re
 from typing import Any
@@ -15,8 +14,10 @@ from support import (
     at_each_level,
     claim,
     everything,
+    folders,
     message,
     outcome,
+    over_every_engine,
     published,
     request,
     send,
@@ -28,6 +29,8 @@ from support import (
 from txstore import FileStoreManager, FileStoreResultProp
 from txstore.errors import FileMismatchError, SequenceError
 from txstore.options import Level
+
+pytestmark = over_every_engine
 
 UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 DATA = random.Random("request table").randbytes(10_000)
@@ -360,7 +363,7 @@ def test_a_last_message_that_does_not_match_ends_the_transfer(
 
     assert store.status("transfer") is None
     assert staged(store) == [b"bysta"]
-    assert not os.path.exists(os.path.join(store.storage_dir, "new"))
+    assert folders(store) == set()
     if len(messages) > 1:
         again = outcome(manager(level).store_segment, messages[-1])
         assert isinstance(again, SequenceError)

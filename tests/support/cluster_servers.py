@@ -30,7 +30,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import boto3
 import psycopg
@@ -95,23 +95,66 @@ class Cluster(NamedTuple):
     def working_dir(self) -> str:
         return self.addresses.database(self.name)
 
-    def files(self) -> dict[str, bytes]:
-        """The objects that a reader of the storage sees."""
+    @classmethod
+    def of(cls, storage_dir: str, working_dir: str) -> Cluster:
+        """Where a store is, from what it says of itself."""
+        storage, journal = urlsplit(storage_dir), urlsplit(working_dir)
+        (endpoint,), (host,) = (
+            parse_qs(storage.query)["endpoint_url"],
+            parse_qs(journal.query)["host"],
+        )
+        return cls(storage.path.strip("/"), journal.path.strip("/"), Addresses(host, endpoint))
+
+    def staged(self) -> list[bytes]:
+        """What is kept of each unfinished transfer, where there is any."""
+        tails = self.rows(
+            "SELECT transfer_id, string_agg(data, '' ORDER BY number) FROM tail GROUP BY 1"
+        )
+        found: dict[int, bytes] = {}
+        for key, transfer in self.rows("SELECT key, transfer_id FROM part ORDER BY number"):
+            for path, content in self._read([key]).items():
+                assert path == key
+                found[transfer] = found.get(transfer, b"") + content
+        for transfer, tail in tails:
+            found[transfer] = found.get(transfer, b"") + tail
+        return list(found.values())
+
+    def everything(self) -> tuple[object, ...]:
+        """All objects and all rows, but not the numbers of events: these come when they are told,
+        or by themselves after a while."""
+        tables = self.rows(
+            "SELECT table_name, string_agg(quote_ident(column_name), ',')"
+            " FROM information_schema.columns WHERE table_schema = 'public'"
+            " AND column_name NOT IN ('sequence', 'events') GROUP BY 1"
+        )
+        rows = {
+            name: sorted(self.rows(f'SELECT {columns} FROM "{name}"'), key=repr)
+            for name, columns in tables
+        }
+        return (self._read(self.keys()), rows)
+
+    def files(self, under: str = "") -> dict[str, bytes]:
+        """The objects that a reader of the storage sees, all or those under a prefix."""
+        return self._read([key for key in self.keys(under) if not key.startswith(".txstore")])
+
+    def _read(self, keys: list[str]) -> dict[str, bytes]:
+        client = _client(self.addresses.endpoint)
         return {
-            name: content
-            for name, content in self.objects().items()
-            if not name.startswith(".txstore")
+            key: client.get_object(Bucket=BUCKET, Key=f"{self.place}/{key}")["Body"].read()
+            for key in keys
         }
 
-    def objects(self) -> dict[str, bytes]:
-        """All objects of the storage."""
-        client, found = _client(self.addresses.endpoint), {}
-        prefix = f"{self.place}/"
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=BUCKET, Prefix=prefix):
-            for one in page.get("Contents", []):
-                body = client.get_object(Bucket=BUCKET, Key=one["Key"])["Body"]
-                found[one["Key"][len(prefix) :]] = body.read()
-        return found
+    def keys(self, under: str = "") -> list[str]:
+        """The keys of all objects of the storage, or of those under a prefix."""
+        client, start = _client(self.addresses.endpoint), len(self.place) + 1
+        pages = client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=f"{self.place}/{under}"
+        )
+        return [one["Key"][start:] for page in pages for one in page.get("Contents", [])]
+
+    def remove(self, key: str) -> None:
+        """Take away an object, as others can."""
+        _client(self.addresses.endpoint).delete_object(Bucket=BUCKET, Key=f"{self.place}/{key}")
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """What the database answers."""

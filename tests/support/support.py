@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, NamedTuple, ParamSpec, TypeVar
 
 import pytest
 from dxlclient.message import Request
@@ -26,6 +26,9 @@ from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, tra
 from txstore.options import Level
 from txstore.protocol.request import Message
 
+if TYPE_CHECKING:
+    from cluster_servers import Cluster
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,6 +36,12 @@ LEVELS: tuple[Level, ...] = ("segment", "file", "none")
 
 #: Runs a test at each durability level.
 at_each_level = pytest.mark.parametrize("level", LEVELS)
+
+#: Runs a test, or those of a module, over two folders and over two servers: those whose stores are
+#: opened by ``manager``.  Over servers at one level only, unless everything is done at full size.
+over_every_engine = pytest.mark.every_engine
+#: In such a module, a test of what only two folders have.
+over_two_folders = pytest.mark.two_folders
 
 #: Whether this run is to do everything at full size.
 FULL = os.environ.get("TXSTORE_FULL") == "1"
@@ -74,6 +83,23 @@ def opened_stores(storage_dir: Path) -> Iterator[OpenStore]:
         def open_store(durability: Level = "none", **options: Any) -> FileStoreManager:
             return opened.enter_context(
                 FileStoreManager(storage_dir, durability=durability, **options)
+            )
+
+        yield open_store
+
+
+@contextmanager
+def opened_cluster_stores() -> Iterator[OpenStore]:
+    """The same over two servers."""
+    from cluster_servers import fresh_cluster  # slow to import, and most tests do without
+
+    with fresh_cluster() as cluster, ExitStack() as opened:
+
+        def open_store(durability: Level = "none", **options: Any) -> FileStoreManager:
+            return opened.enter_context(
+                FileStoreManager(
+                    cluster.storage_dir, cluster.working_dir, durability=durability, **options
+                )
             )
 
         yield open_store
@@ -190,8 +216,19 @@ def tree(folder: str | Path) -> dict[str, Entry]:
     return found
 
 
+def _cluster_of(store: FileStoreManager) -> Cluster | None:
+    """Where a store over two servers is; ``None``: it is in two folders."""
+    if not store.storage_dir.startswith("s3://"):
+        return None
+    from cluster_servers import Cluster  # slow to import, and most tests do without
+
+    return Cluster.of(store.storage_dir, store.working_dir)
+
+
 def published(store: FileStoreManager) -> dict[str, bytes]:
     """The files that readers of the storage see: all but the store's own folders."""
+    if cluster := _cluster_of(store):
+        return cluster.files()
     own = {store.working_dir, os.path.join(store.storage_dir, ".txstore")}
     found = {}
     for folder, folders, files in os.walk(store.storage_dir):
@@ -202,8 +239,19 @@ def published(store: FileStoreManager) -> dict[str, bytes]:
     return found
 
 
+def take_away(store: FileStoreManager, name: str) -> None:
+    """Remove a file that was stored, as others can."""
+    if cluster := _cluster_of(store):
+        cluster.remove(name)
+    else:
+        os.unlink(os.path.join(store.storage_dir, name))
+
+
 def folders(store: FileStoreManager) -> set[str]:
     """The folders that readers of the storage see."""
+    if cluster := _cluster_of(store):
+        parents = (path for key in cluster.files() for path in PurePosixPath(key).parents)
+        return {str(path) for path in parents if path.name}
     own = (store.working_dir, os.path.join(store.storage_dir, ".txstore"))
     return {
         str(path.relative_to(store.storage_dir))
@@ -214,6 +262,8 @@ def folders(store: FileStoreManager) -> set[str]:
 
 def staged(store: FileStoreManager) -> list[bytes]:
     """The content of all staging files."""
+    if cluster := _cluster_of(store):
+        return cluster.staged()
     places = (Path(store.working_dir, "staging"), Path(store.storage_dir, ".txstore", "staging"))
     return [path.read_bytes() for place in places if place.exists() for path in place.iterdir()]
 
@@ -241,6 +291,8 @@ def journal(working_dir: str | Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def everything(store: FileStoreManager) -> tuple[object, ...]:
     """The whole state of a store, to compare with what it is later."""
+    if cluster := _cluster_of(store):
+        return cluster.everything()
     folders = {store.storage_dir, store.working_dir}
     return (*(tree(folder) for folder in sorted(folders)), journal(store.working_dir))
 
