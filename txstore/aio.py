@@ -25,8 +25,7 @@ from txstore.errors import StoreClosedError
 from txstore.events.feed import Delivery, Feed
 from txstore.options import count
 from txstore.protocol.event import Consumer, Event
-from txstore.protocol.request import Message
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import FileStoreSegmentResult, Message
 from txstore.protocol.status import Totals, TransferStatus
 
 if sys.version_info >= (3, 11):

@@ -14,8 +14,7 @@ from txstore.checks import Finding
 from txstore.deadline import Deadline
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
-from txstore.protocol.request import SegmentRequest
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.status import Totals, TransferStatus
 
 
@@ -95,6 +94,11 @@ class Engine(Protocol):
     def events(self) -> Events: ...
 
     # --- the protocol ------------------------------------------------------------------------
+
+    def deadline(self, timeout: float) -> Deadline:
+        """What bounds the waiting of one call that begins now, and is given to each method of that
+        call; an engine may note more of the call in it."""
+        ...
 
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer; what it brought is kept as the level says."""

@@ -44,8 +44,13 @@ from txstore.process import forks, threads
 from txstore.process.calls import Calls
 from txstore.process.strikes import is_strike
 from txstore.protocol.event import Consumer, Event
-from txstore.protocol.request import Message, SegmentRequest, parse, require_file_id
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import (
+    FileStoreSegmentResult,
+    Message,
+    SegmentRequest,
+    parse,
+    require_file_id,
+)
 from txstore.protocol.status import Totals, TransferStatus
 
 if sys.version_info >= (3, 11):
@@ -374,13 +379,13 @@ class FileStoreManager:
         """Make a call with what is open in this process."""
         if os.getpid() != forks.Known.process.pid:
             forks.here()
-        deadline, calls, me = Deadline(self._lock_timeout), self._calls, get_ident()
+        calls, me = self._calls, get_ident()
         outer, engine = calls.inside.get(me), None
         # Whatever strikes wherever, a Ctrl-C in the middle of letting go too: what this call took
         # is let go of, in the inner layer or in the outer one.
         try:
             try:
-                engine = self._enter(deadline)
+                engine, deadline = self._enter()
                 return work(engine, deadline)
             except BaseException as error:
                 self._failed(engine, outer, error)
@@ -418,8 +423,12 @@ class FileStoreManager:
             engine.let_go()
             engine.abandon()
 
-    def _enter(self, deadline: Deadline) -> Engine:
-        """:raises StoreClosedError: the manager is closed"""
+    def _enter(self) -> tuple[Engine, Deadline]:
+        """The engine that is open in this process, and what bounds this call.
+
+        :raises StoreClosedError: the manager is closed
+        """
+        deadline = None
         while True:
             engine = self._engine
             self._calls.inside[get_ident()] = engine
@@ -427,7 +436,9 @@ class FileStoreManager:
             if self._closed:
                 raise StoreClosedError
             if engine.is_usable():
-                return engine
+                left = self._lock_timeout if deadline is None else deadline.left()
+                return engine, engine.deadline(left)
+            deadline = deadline or Deadline(self._lock_timeout)
             self._open_anew(engine, deadline)
 
     def _open_anew(self, old: Engine, deadline: Deadline) -> None:

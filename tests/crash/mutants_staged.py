@@ -63,7 +63,10 @@ STAGED = [
         (
             Patch(
                 "Appender.repeat",
-                "self._record_durably(row, row.touched(call.at), staged, call)",
+                """\
+                self._record_durably(
+                    row, staged, lambda: self._transfers.save(row, durable, call), call
+                )""",
                 "self._records.flush(call)",
             ),
         ),

@@ -96,10 +96,9 @@ def test_every_name_of_the_code_is_there(document: Path) -> None:
 def test_the_walk_of_a_segment_names_the_modules_that_it_enters(tmp_path: Path) -> None:
     text = ARCHITECTURE.read_text(encoding="utf-8")
     rows = re.findall(r"^\| \d+ \| `[\w/]*?(\w+)\.py` \|", text, re.MULTILINE)
-    [more] = re.findall(r"more make the values that these pass on: (.*?)a test", text, re.DOTALL)
     entered = modules_of_a_segment(tmp_path)
-    assert {*rows, *re.findall(r"`(\w+)`", more)} == entered
-    assert f"makes {len(entered)} modules" in more
+    assert set(rows) == entered
+    assert len(rows) == len(entered) <= 13
 
 
 def modules_of_a_segment(storage: Path) -> set[str]:

@@ -43,8 +43,7 @@ from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
-from txstore.protocol.request import SegmentRequest
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.protocol.status import Totals, TransferStatus
 
@@ -205,6 +204,10 @@ class ClusterEngine:
         self.abandon()
 
     # --- the protocol ------------------------------------------------------------------------
+
+    def deadline(self, timeout: float) -> Deadline:
+        """What bounds the waiting of one call."""
+        return Deadline(timeout)
 
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer."""

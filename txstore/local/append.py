@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from txstore.errors import JournalError, LimitError
 from txstore.local.clock import Call
 from txstore.local.files.disk import NO_SPACE
@@ -114,14 +116,22 @@ class Appender:
             staged.write(row.offset, request.payload)
             if self._level.keeps_files and (row.offset + size) // _EARLY > row.offset // _EARLY:
                 staged.start_flush()
-        new = row.advanced(size, hasher.save(), call.at)
+        state = hasher.save()
         if not staged.is_in_place():
             raise self._staging.misplaced(staged)
+
+        def record() -> Transfer:
+            while True:
+                new = self._records.advance(row, size, state, quota, call, durable=durably)
+                if new is not None:
+                    return new
+                self._transfers.find_out(row, quota, call)
+
         try:
-            if not durably:
-                self._save(row, new, staged, call, quota)
+            if durably:
+                self._record_durably(row, staged, record, call)
             else:
-                self._record_durably(row, new, staged, call, quota)
+                staged.row = record()
         except LimitError:
             staged.cut(row.offset)  # what is refused holds no space
             raise
@@ -139,7 +149,10 @@ class Appender:
         self._staging.check_in_place(staged)
         # Who recorded it may have died before its flush, or have had a lower level.
         if not row.durable and (self._level.keeps_segments or self._is_too_much(row, 0)):
-            self._record_durably(row, row.touched(call.at), staged, call)
+            durable = row.touched(call.at).made_durable()
+            self._record_durably(
+                row, staged, lambda: self._transfers.save(row, durable, call), call
+            )
             return
         # A transfer that is answered is worked on, though nothing new comes; recorded each time,
         # since whoever drops it may have a much shorter ``expire_after`` than this manager.
@@ -158,14 +171,12 @@ class Appender:
             self._records.check_in_place(call)
 
     def _record_durably(
-        self,
-        old: Transfer,
-        new: Transfer,
-        staged: StagedFile,
-        call: Call,
-        quota: Quota | None = None,
+        self, old: Transfer, staged: StagedFile, record: Callable[[], Transfer], call: Call
     ) -> None:
-        """Flush the staged bytes, then record the row, then flush that: never the row first."""
+        """Flush the staged bytes, then record the row, then flush that: never the row first.
+
+        :param record: has the new row recorded, and answers it
+        """
         try:
             staged.flush()
         except OSError:
@@ -173,13 +184,5 @@ class Appender:
             raise
         if old.durable_segments == 0:
             self._staging.flush_folder(staged.name)
-        self._save(old, new.made_durable(), staged, call, quota)
+        staged.row = record()
         self._records.flush(call)
-
-    def _save(
-        self, old: Transfer, new: Transfer, staged: StagedFile, call: Call, quota: Quota | None
-    ) -> None:
-        """Record a row, and that the file is that row's."""
-        if not self._records.save(old, new, call, quota):
-            self._transfers.save(old, new, call, quota)  # finds out why
-        staged.row = new

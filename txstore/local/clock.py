@@ -31,22 +31,6 @@ class Moment(NamedTuple):
     ticks: float
 
 
-class Call(Deadline):
-    """One call: how long it may wait, when it is, and what it holds.
-
-    :param deadline: bounds its waiting
-    :ivar at: the moment that is recorded for all that it does.  Taken after the transfer's lock
-        was had: waiting for one may take long
-    :ivar turn: of the transfer's lock, while it is held (see ``TransferLock``)
-    """
-
-    __slots__ = ("at", "turn")
-
-    def __init__(self, deadline: Deadline, at: Moment, turn: int = 0) -> None:
-        self.timeout, self.end = deadline.timeout, deadline.end
-        self.at, self.turn = at, turn
-
-
 class Clock(NamedTuple):
     """Tells the present as all workers of a boot would have it.
 
@@ -61,6 +45,34 @@ class Clock(NamedTuple):
     def now(self) -> Moment:
         """The present."""
         return Moment(time.time(), self.boot, time.clock_gettime(_BOOT_CLOCK) - self.ahead)
+
+
+class Call(Deadline):
+    """One call: how long it may wait, when it is, and what it holds.
+
+    :param timeout: seconds that it may wait
+    :ivar at: the moment that is recorded for all that it does, from ``begin`` on
+    :ivar turn: of the transfer's lock, while it is held (see ``TransferLock``)
+    """
+
+    __slots__ = ("_clock", "at", "turn")
+
+    def __init__(self, timeout: float, clock: Clock) -> None:
+        self.timeout, self.end = timeout, time.monotonic() + timeout
+        self._clock = clock
+
+    @classmethod
+    def within(cls, deadline: Deadline, clock: Clock) -> Call:
+        """One that begins now, and may wait as long as another."""
+        call = cls(deadline.timeout, clock)
+        call.end = deadline.end
+        return call.begin()
+
+    def begin(self, turn: int = 0) -> Call:
+        """Take the moment: after the transfer's lock was had, since waiting for one may take
+        long."""
+        self.at, self.turn = self._clock.now(), turn
+        return self
 
 
 class Cutoff(NamedTuple):

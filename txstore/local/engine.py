@@ -53,8 +53,7 @@ from txstore.process import forks
 from txstore.protocol.admission import Quota
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
-from txstore.protocol.request import FileClaim, SegmentRequest
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.protocol.status import Totals, TransferStatus
 
@@ -218,6 +217,10 @@ class LocalEngine:
 
     # --- the protocol ------------------------------------------------------------------------
 
+    def deadline(self, timeout: float) -> Call:
+        """What bounds the waiting of one call, with the other facts of it."""
+        return Call(timeout, self._clock)
+
     def store_segment(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
         """Take one message of a transfer."""
         answer = self._answer_with_room(request, deadline)
@@ -248,12 +251,13 @@ class LocalEngine:
         return answer
 
     def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
+        assert isinstance(deadline, Call)
         lock = self._locks.transfer(request.file_id)
         lock.acquire(deadline)
         try:
             if request.cancel:
                 lock.begin_turn()
-            call = Call(deadline, self._clock.now(), lock.turn)
+            call = deadline.begin(lock.turn)
             answer = (self._cancel if request.cancel else self._take)(request, call)
             lock.check_in_place()  # or somebody else may have held "the same" one
         finally:
@@ -416,8 +420,9 @@ class LocalEngine:
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first."""
+        assert isinstance(deadline, Call)
         with self._locks.transfer(file_id).held(deadline) as lock:
-            call = Call(deadline, self._clock.now(), lock.turn)
+            call = deadline.begin(lock.turn)
             found = self._take_up(file_id, None, call)
             if found is not None:
                 row, staged = found
@@ -448,7 +453,7 @@ class LocalEngine:
         # Made here: kept, it would keep the engine, which nothing but the collector would end then.
         parts = self._home, self._locks.journal, self._staging, self._records
         repair = Repair(*parts, self._housekeeping, self.status)
-        return repair.mend(found, Call(deadline, self._clock.now()))
+        return repair.mend(found, Call.within(deadline, self._clock))
 
 
 def _wants_room(error: Exception) -> bool:

@@ -84,14 +84,13 @@ class Housekeeping:
         if not threads.acquire(self._busy, 0):
             return
         try:
-            at = self._home.clock.now()
-            due = at.ticks >= self.due  # or another thread was here in between
+            call = Call.within(deadline.sooner(_PATIENCE), self._home.clock)
+            due = call.at.ticks >= self.due  # or another thread was here in between
             behind, self.is_behind = self.is_behind, False
             if not (due or behind):
                 return
             if due:
-                self.due = at.ticks + self._interval
-            call = Call(deadline.sooner(_PATIENCE), at)
+                self.due = call.at.ticks + self._interval
             self._slice(file_id, call, whole=due or not behind)
         except (OSError, TxStoreError) as error:
             pass_on(error)
@@ -152,7 +151,7 @@ class Housekeeping:
     def _expire(self, dropped: list[str], deadline: Deadline, spare: str | None) -> None:
         # An idle service learns here, and in the sweep, that its store is another.
         self._home.check_storage_in_place()
-        call = Call(deadline, self._home.clock.now())
+        call = Call.within(deadline, self._home.clock)
         seen = self._records.boot_seen(call.at, call)
         over, after = clock.cutoff(self._expire_after, call.at, seen), 0
         while True:
@@ -212,7 +211,7 @@ class Housekeeping:
     def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""
         try:
-            self._settle_left(Call(deadline.sooner(_PATIENCE), self._home.clock.now()))
+            self._settle_left(Call.within(deadline.sooner(_PATIENCE), self._home.clock))
         except (OSError, TxStoreError) as error:
             pass_on(error)
             logger.warning("Recovery was put off: %s", error)

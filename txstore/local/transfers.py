@@ -56,18 +56,25 @@ class Transfers:
                 self._staging.remove(row.staging)
             raise
 
-    def save(self, old: Transfer, new: Transfer, call: Call, quota: Quota | None = None) -> None:
-        """Record a change.
+    def save(self, old: Transfer, new: Transfer, call: Call) -> Transfer:
+        """Record a change; the new row.
 
-        :param quota: for a next segment
         :raises TakenOverError: another worker has changed it meanwhile
-        :raises LimitError: the quota has no place for it; nothing was recorded
         """
-        while not self._records.save(old, new, call, quota):
-            current = self._records.by_staging(old.staging, call)
-            if quota is None or current is None or current.change != old.change:
-                raise self.taken_over(old)
-            self._check_quota(quota, call)
+        if not self._records.save(old, new, call):
+            raise self.taken_over(old)
+        return new
+
+    def find_out(self, row: Transfer, quota: Quota | None, call: Call) -> None:
+        """After a next segment was not recorded: where nothing is in its way now, try again.
+
+        :raises TakenOverError: another worker has changed the row meanwhile
+        :raises LimitError: the quota has no place for it
+        """
+        current = self._records.by_staging(row.staging, call)
+        if quota is None or current is None or current.change != row.change:
+            raise self.taken_over(row)
+        self._check_quota(quota, call)
 
     def _check_quota(self, quota: Quota, call: Call) -> None:
         """After a quota had no place: where it has by now, all is to be tried again."""

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Literal, ParamSpec, Protocol, TypeVar
 
-from txstore.protocol.request import Message
-from txstore.protocol.result import FileStoreSegmentResult
+from txstore.protocol.request import FileStoreSegmentResult, Message
 
 logger = logging.getLogger(__name__)
 

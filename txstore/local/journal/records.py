@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError
-from txstore.local.clock import Cutoff, Moment
+from txstore.local.clock import Call, Cutoff, Moment
 from txstore.local.journal import quotas
 from txstore.local.journal.aging import Aging, Range, is_ahead, is_over, values_of
 from txstore.local.journal.journal import Journal, Write
@@ -102,6 +102,7 @@ def _update(names: tuple[str, ...], *more: sa.ColumnElement[bool]) -> Statement:
 
 # Nearly every update is one of progress alone.
 _FIRST, _END = Transfer._fields.index("change"), Transfer._fields.index("publish_path")
+_POINT, _SETBACKS = map(Transfer._fields.index, ("durable_segments", "setbacks"))
 _PROGRESS = Transfer._fields[_FIRST:_END]
 _ADVANCE, _REPLACE = _update(_PROGRESS), _update(Transfer._fields)
 _ADVANCE_WITHIN = _update(_PROGRESS, quotas.HAS_BYTES)
@@ -227,24 +228,46 @@ class Records:
         values = {**row._asdict(), **quotas.values_of(quota)}
         return self.journal.write(deadline, Write(quotas.INSERT, values, guarded=True))
 
-    def save(
-        self, old: Transfer, new: Transfer, deadline: Deadline, quota: Quota | None = None
-    ) -> bool:
+    def advance(
+        self,
+        old: Transfer,
+        size: int,
+        state: bytes | None,
+        quota: Quota | None,
+        call: Call,
+        *,
+        durable: bool,
+    ) -> Transfer | None:
+        """Record one more segment, staged now, if the row is still the one that was read.
+
+        :param size: bytes that the segment has
+        :param state: of the hash with it, where that can be saved
+        :param durable: whether its bytes, and all before, were flushed
+        :return: the new row; ``None`` where another worker changed the old one, or the quota has
+            no place: then nothing was written
+        """
+        segments, offset, state = old.segments + 1, old.offset + size, state or old.state
+        point = (segments, offset, size, state) if durable else old[_POINT:_SETBACKS]
+        taken = (old.change + 1, segments, offset, size, state, *call.at, call.at.boot)
+        changed = (*taken, *point, old.setbacks, 0)
+        update: Statement = _ADVANCE
+        values: tuple[object, ...] = (*changed, old.staging, old.change)
+        if quota is not None:
+            bounds = quotas.values_of(quota)
+            update, values = _ADVANCE_WITHIN, (*values, bounds["p_more"], bounds["p_max_bytes"])
+        if not self.journal.write(call, Write(update, values, guarded=True)):
+            return None
+        return Transfer._make((*old[:_FIRST], *changed, *old[_END:]))
+
+    def save(self, old: Transfer, new: Transfer, deadline: Deadline) -> bool:
         """Replace a row, if it is still the one that was read.
 
-        :param quota: for a next segment
-        :return: ``False`` where another worker changed it, or the quota has no place: then nothing
-            was written
+        :return: ``False`` where another worker changed it: then nothing was written
         """
         update, changed = _REPLACE, tuple(new)
         if old[:_FIRST] == new[:_FIRST] and old[_END:] == new[_END:]:
             update, changed = _ADVANCE, new[_FIRST:_END]
-        values: tuple[object, ...] = (*changed, old.staging, old.change)
-        if quota is not None:
-            assert update is _ADVANCE
-            update = _ADVANCE_WITHIN
-            bounds = quotas.values_of(quota)
-            values = (*values, bounds["p_more"], bounds["p_max_bytes"])
+        values = (*changed, old.staging, old.change)
         withdraws = old.publish_place is not None and new.publish_place is None
         return self.journal.write(deadline, Write(update, values, guarded=True), frees=withdraws)
 

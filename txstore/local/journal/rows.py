@@ -94,25 +94,6 @@ class Transfer(NamedTuple):
         """The same, its staged bytes having been written or verified now."""
         return self.stamped(at)._replace(written_boot=at.boot)
 
-    def advanced(self, size: int, state: bytes | None, at: Moment) -> Transfer:
-        """The same with one more segment, of ``size`` bytes, staged now."""
-        # Built of its parts: `_replace` takes four times as long, and each segment asks for this.
-        return Transfer._make(
-            (
-                *self[:_CHANGE],
-                self.change + 1,
-                self.segments + 1,
-                self.offset + size,
-                size,
-                state or self.state,
-                *at,
-                at.boot,
-                *self[_DURABLE:_DOUBTED],
-                0,
-                *self[_DOUBTED + 1 :],
-            )
-        )
-
     def made_durable(self) -> Transfer:
         """The same, its recorded bytes having been flushed."""
         return self._replace(
@@ -149,7 +130,6 @@ class Transfer(NamedTuple):
         return self._replace(**_NO_INTENT)
 
 
-_CHANGE, _DURABLE, _DOUBTED = map(Transfer._fields.index, ("change", "durable_segments", "doubted"))
 _NO_INTENT: dict[str, Any] = {
     name: None for name in Transfer._fields if name.startswith("publish_")
 }

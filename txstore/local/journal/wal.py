@@ -64,7 +64,8 @@ class WalFile:
         :raises OSError: the flush failed
         """
         needed = self._begun + 1
-        if not self._flushing.acquire(timeout=deadline.left()):
+        flushing = self._flushing
+        if not (flushing.acquire(blocking=False) or flushing.acquire(timeout=deadline.left())):
             raise LockTimeoutError(path, deadline.timeout)
         try:
             if not self.proven:
