@@ -65,7 +65,7 @@ CLOSING = [
                 "_make_current",
                 """\
                 if home.disk.stat(JOURNAL, dir_fd=home.working).st_nlink > 1:
-                    _separate(home)""",
+                    separate(home)""",
                 "",
             ),
         ),

@@ -30,7 +30,7 @@ JOURNAL = [
     ),
     Mutant(
         "flush of a new journal's name",
-        (Patch("_create", "home.disk.flush_folder(home.working)", ""),),
+        (Patch("make_new", "home.disk.flush_folder(home.working)", ""),),
         ("brief/segment", "--opening"),
     ),
     Mutant(

@@ -20,7 +20,7 @@ from support import journal_of
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import JournalLinkedError, StoreMismatchError
-from txstore.local.journal import upgrade
+from txstore.local.journal import making
 from txstore.testing import FaultPlan, FaultyDisk
 
 
@@ -92,9 +92,9 @@ def test_nothing_is_written_outside_the_two_folders(
     monkeypatch.setattr(tempfile, "gettempdir", refuse)
     monkeypatch.setattr(tempfile, "_get_default_tempdir", refuse)
     if builds == "in the store":  # as before Python 3.11
-        monkeypatch.setattr(upgrade, "_template", bytes)
+        monkeypatch.setattr(making, "_template", bytes)
     else:
-        upgrade._template.cache_clear()
+        making._template.cache_clear()
     with FileStoreManager(tmp_path) as store:
         assert store.store_segment(segment("one", 1, b"x")).segments_received == 1
 

@@ -36,8 +36,8 @@ from txstore.local.forgetting import Forgetting, ForgettingEvents
 from txstore.local.housekeeping import Housekeeping
 from txstore.local.intents import Intents
 from txstore.local.journal.event_records import EventRecords
+from txstore.local.journal.opening import open_records
 from txstore.local.journal.rows import Event, Transfer
-from txstore.local.journal.upgrade import open_records
 from txstore.local.locks import Locks, Waiting
 from txstore.local.measured import MeasuredDisk
 from txstore.local.publish import Publisher

@@ -16,8 +16,9 @@ from txstore.local.files.folders import JOURNAL, TEMPORARY_MARKER
 from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging
 from txstore.local.housekeeping import Housekeeping
+from txstore.local.journal.making import TEMPORARY
 from txstore.local.journal.records import Records
-from txstore.local.journal.upgrade import TEMPORARY, exclusive
+from txstore.local.journal.upgrade import exclusive
 from txstore.local.locks import Lock
 from txstore.local.looking.surroundings import is_usable
 from txstore.protocol.names import HIDDEN

@@ -15,7 +15,7 @@ from txstore.errors import (
 )
 from txstore.local.files.folders import JOURNAL, MARKER
 from txstore.local.files.places import is_staging_name
-from txstore.local.journal.upgrade import ALL_COLUMNS
+from txstore.local.journal.opening import ALL_COLUMNS
 from txstore.local.looking.found import Found
 from txstore.local.looking.look import Look
 from txstore.local.looking.stored import StoredChecks
