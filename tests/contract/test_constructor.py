@@ -38,7 +38,7 @@ import txstore
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import OptionError, StoreClosedError, StoreMismatchError
-from txstore.local.locks import JOURNAL_BYTE
+from txstore.local.lockfile import JOURNAL_BYTE
 from txstore.options import Level
 
 DATA = b"first second third"

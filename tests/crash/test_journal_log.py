@@ -17,7 +17,7 @@ from crash.workloads import FOUR
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import LockTimeoutError
-from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE
+from txstore.local.lockfile import JOURNAL_BYTE, LOCK_FILE
 from txstore.testing.faults import FaultPlan
 
 OTHER = upload("other", "other.bin", 1500, 700, 900, 800)

@@ -12,7 +12,7 @@ from crash.steps import message
 from crash.workloads import A, B
 from txstore import FileStoreManager
 from txstore.disk import Disk
-from txstore.local.locks import transfer_byte
+from txstore.local.lockfile import transfer_byte
 
 PATIENCE = 20.0
 

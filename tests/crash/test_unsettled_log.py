@@ -23,7 +23,7 @@ from crash.oracle import broken
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.local.journal import handles
-from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE
+from txstore.local.lockfile import JOURNAL_BYTE, LOCK_FILE
 from txstore.testing import FaultPlan, FaultyDisk
 
 State = dict[str, tuple[int, bytes]]

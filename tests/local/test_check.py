@@ -19,7 +19,8 @@ from txstore import FileStoreManager
 from txstore.checks import KINDS
 from txstore.disk import Disk
 from txstore.errors import JournalError, JournalVersionError, LockTimeoutError
-from txstore.local.locks import stripe_of, transfer_byte
+from txstore.local.lockfile import transfer_byte
+from txstore.local.locks import stripe_of
 from txstore.options import Level
 from txstore.testing import FaultPlan, FaultyDisk, SimulatedCrash
 

@@ -11,7 +11,8 @@ from support import message, published, send, transfer_messages
 
 from txstore import FileStoreManager
 from txstore.errors import NetworkFileSystemError, PathTooLongError, UnfitFileSystemError
-from txstore.local.files.disk import NETWORK_FILE_SYSTEMS, Disk
+from txstore.local.files.disk import Disk
+from txstore.local.files.machine import NETWORK_FILE_SYSTEMS
 
 
 class NetworkDisk(Disk):

@@ -26,7 +26,7 @@ from txstore.disk import Disk
 from txstore.errors import LockTimeoutError, SequenceError
 from txstore.local.journal import schema
 from txstore.local.journal.upgrade import migrations_folder
-from txstore.local.locks import JOURNAL_BYTE
+from txstore.local.lockfile import JOURNAL_BYTE
 from txstore.options import Level
 
 KEPT = Path(first.__file__).parent / "journal-0001.db"

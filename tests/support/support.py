@@ -22,7 +22,7 @@ from hypothesis import settings
 
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
-from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, transfer_byte
+from txstore.local.lockfile import JOURNAL_BYTE, LOCK_FILE, STRIPES, name_byte, transfer_byte
 from txstore.options import Level
 from txstore.protocol.request import Message
 

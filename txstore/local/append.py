@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from txstore.errors import JournalError, LimitError
 from txstore.local.clock import Call
-from txstore.local.files.disk import NO_SPACE
+from txstore.local.files.machine import NO_SPACE
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
 from txstore.local.journal.records import Records

@@ -36,7 +36,7 @@ class Clock(NamedTuple):
 
     :ivar boot: identity of this boot
     :ivar ahead: seconds by which this process's clock is ahead of the machine's own (see
-        ``Disk.clock_ahead``)
+        ``Machine.clock_ahead``)
     """
 
     boot: str

@@ -38,7 +38,8 @@ from txstore.local.intents import Intents
 from txstore.local.journal.event_records import EventRecords
 from txstore.local.journal.opening import open_records
 from txstore.local.journal.rows import Event, Transfer
-from txstore.local.locks import Locks, Waiting
+from txstore.local.lockfile import Waiting
+from txstore.local.locks import Locks
 from txstore.local.measured import MeasuredDisk
 from txstore.local.publish import Publisher
 from txstore.local.published import Published

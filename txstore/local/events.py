@@ -13,7 +13,8 @@ from txstore.errors import LockTimeoutError, UnknownConsumerError
 from txstore.local.files.home import Home
 from txstore.local.journal import rows
 from txstore.local.journal.event_records import Cursor, EventRecords
-from txstore.local.locks import Lock, LockFile, Locks, consumer_byte
+from txstore.local.lockfile import LockFile, consumer_byte
+from txstore.local.locks import Lock, Locks
 from txstore.local.status import time_of
 from txstore.options import Durability
 from txstore.process import forks

@@ -42,7 +42,7 @@ OF_SERVERS = (
 _COUNTED = {*CHANGING, *CHANGING_REQUESTS, "commit"} - {"open_or_create"}
 
 #: All that can be named.
-CALLS = frozenset(name for name in vars(Disk) if not name.startswith("_")) | {
+CALLS = frozenset(name for name in dir(Disk) if not name.startswith("_")) | {
     *OF_SQLITE,
     *OF_SERVERS,
 }

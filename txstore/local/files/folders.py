@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from txstore.errors import OptionError, StoreMismatchError, UnsupportedPlatformError
 from txstore.local.clock import Clock
 from txstore.local.files.descriptors import Inode, inode_of
-from txstore.local.files.disk import Disk, is_supported
+from txstore.local.files.disk import Disk
+from txstore.local.files.machine import is_supported
 from txstore.protocol.names import HIDDEN, is_within
 
 DEFAULT_WORKING_DIR = ".workdir"

@@ -17,7 +17,7 @@ from txstore.errors import (
     UnfitFileSystemError,
 )
 from txstore.local.files.descriptors import Descriptor, close_ours
-from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk, is_network
+from txstore.local.files.disk import Disk
 from txstore.local.files.folders import (
     JOURNAL,
     LOCKS,
@@ -28,6 +28,7 @@ from txstore.local.files.folders import (
     check_apart,
     not_apart,
 )
+from txstore.local.files.machine import COPYING_FILE_SYSTEMS, is_network
 from txstore.process.strikes import pass_on
 from txstore.protocol.names import HIDDEN
 

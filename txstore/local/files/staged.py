@@ -17,7 +17,8 @@ from txstore import digest
 from txstore.digest import Hasher
 from txstore.errors import StagingDamagedError
 from txstore.local.files.descriptors import close_ours, inode_of
-from txstore.local.files.disk import NO_SPACE, UNKNOWN, Disk, settled
+from txstore.local.files.disk import UNKNOWN, Disk, settled
+from txstore.local.files.machine import NO_SPACE
 from txstore.local.journal.rows import Transfer
 from txstore.process import threads
 from txstore.process.strikes import ignored

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 
 from txstore.deadline import Deadline
 from txstore.errors import JournalError, LockTimeoutError
-from txstore.local.files.disk import NO_SPACE, Disk
+from txstore.local.files.disk import Disk
+from txstore.local.files.machine import NO_SPACE
 from txstore.local.journal.connection import WAL_LIMIT, Connection
 from txstore.local.journal.sqlite import Row, Statement, Values
 from txstore.local.journal.wal import RESERVE, make_reserve, release_reserve

@@ -15,9 +15,9 @@ from txstore.errors import (
     JournalVersionError,
 )
 from txstore.local.files.descriptors import inode_of
-from txstore.local.files.disk import NO_SPACE
 from txstore.local.files.folders import JOURNAL
 from txstore.local.files.home import Home
+from txstore.local.files.machine import NO_SPACE
 from txstore.local.journal import schema
 from txstore.local.journal.index import held
 from txstore.local.journal.inherited import check_openable

@@ -15,8 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from txstore.deadline import Deadline
-from txstore.local.files.disk import COPYING_FILE_SYSTEMS, Disk
+from txstore.local.files.disk import Disk
 from txstore.local.files.folders import JOURNAL
+from txstore.local.files.machine import COPYING_FILE_SYSTEMS
 from txstore.local.journal import handles
 from txstore.local.journal.index import held
 from txstore.local.journal.sqlite import BUSY_TIMEOUT, translate

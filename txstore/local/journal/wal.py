@@ -10,7 +10,8 @@ import errno
 from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError
 from txstore.local.files.descriptors import close_ours, inode_of
-from txstore.local.files.disk import NO_SPACE, Disk
+from txstore.local.files.disk import Disk
+from txstore.local.files.machine import NO_SPACE
 from txstore.process import forks, threads
 
 #: Bytes of the WAL that are written ahead, so that a cancel still commits on a full disk; and bytes

@@ -11,7 +11,8 @@ from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import LOCKS
-from txstore.local.locks import JOURNAL_BYTE, LOCK_FILE, name_byte, stripe_of, transfer_byte
+from txstore.local.lockfile import JOURNAL_BYTE, LOCK_FILE, name_byte, transfer_byte
+from txstore.local.locks import stripe_of
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from stat import S_IMODE, S_ISDIR
 
 from txstore.checks import Finding, finding
 from txstore.errors import LockTimeoutError
-from txstore.local.files.disk import is_network
 from txstore.local.files.folders import JOURNAL, LOCKS, MARKER, STAGING, TEMPORARY_MARKER
+from txstore.local.files.machine import is_network
 from txstore.local.files.places import STAGING_NAME
 from txstore.local.journal.making import TEMPORARY
-from txstore.local.locks import LOCK_FILE
+from txstore.local.lockfile import LOCK_FILE
 from txstore.local.looking.look import Look
 from txstore.protocol.names import HIDDEN
 
