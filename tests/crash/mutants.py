@@ -23,6 +23,8 @@ from crash.patches import Patch, apply
 from crash.world import SCRATCH
 
 PROJECT = Path(__file__).parents[2]
+#: Set in the environment of test files in which a mutant is hunted: they try more.
+HUNTING = "TXSTORE_TESTS_HUNTING"
 BEGIN, END = "<!-- mutants:begin -->", "<!-- mutants:end -->"
 
 
@@ -78,7 +80,7 @@ def run(mutant: Mutant, seconds: float) -> Verdict:
             done = subprocess.run(
                 command,
                 cwd=folder,
-                env={**os.environ, "PYTHONPATH": folder, "PYTEST_ADDOPTS": ""},
+                env={**os.environ, "PYTHONPATH": folder, "PYTEST_ADDOPTS": "", HUNTING: "1"},
                 capture_output=True,
                 text=True,
                 timeout=20 * seconds + 120,

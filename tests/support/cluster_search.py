@@ -24,11 +24,13 @@ from cluster_servers import Cluster, fresh_cluster
 from txstore import FileStoreManager
 from txstore.cluster import cleaning
 from txstore.cluster.objects import STAGING
+from txstore.errors import FileMismatchError
 from txstore.testing import (
     Claims,
     ContractBrokenError,
     Fault,
     Message,
+    Refusal,
     SimulatedCrash,
     State,
     Transfer,
@@ -37,6 +39,7 @@ from txstore.testing import (
     segment,
     step,
 )
+from txstore.testing.model import Expected
 from txstore.testing.servers import FaultyServers
 
 #: Seconds that a call may take: far longer than any does, but for those that meet a server that
@@ -52,7 +55,7 @@ class Point(NamedTuple):
     :ivar number: of the call, from 1: of those that change something for a worker that dies or is
         paused, and of all for what fails
     :ivar what: ``"fails"``, ``"lost"`` (its answer), ``"dies before"``, ``"dies after"``,
-        ``"paused"``
+        ``"is paused before"``, ``"is paused after"``
     """
 
     workload: str
@@ -127,7 +130,7 @@ WORKLOADS: dict[str, Workload] = {
 
 
 class PausedServers(FaultyServers):
-    """Stops its worker before one of the calls that change something, until it is told to go on.
+    """Stops its worker at one of the calls that change something, until it is told to go on.
 
     :ivar reached: it has stopped
     """
@@ -137,24 +140,34 @@ class PausedServers(FaultyServers):
         self._point: Fault | None = None
         self.reached, self.go_on = threading.Event(), threading.Event()
 
-    def pause_at(self, number: int) -> None:
+    def pause_at(self, number: int, *, after: bool) -> None:
         """Of the calls from now on."""
-        self._point = Fault("change", number)
+        self._point = Fault("change", number, after=after)
 
     def _made(self, call: str, *more: Any) -> Any:
-        if self._point is not None and self._point.strikes(call, ""):
-            self.reached.set()
-            assert self.go_on.wait(60)
-        return super()._made(call, *more)
+        point = self._point
+        if point is None or not point.strikes(call, ""):
+            return super()._made(call, *more)
+        made = super()._made(call, *more) if point.after else None
+        self.reached.set()
+        assert self.go_on.wait(60)
+        return made if point.after else super()._made(call, *more)
 
     def end_sessions(self) -> None:
-        """Have PostgreSQL end the sessions of a worker that it takes for dead."""
+        """Have PostgreSQL end the sessions of a worker that it takes for dead: those that somebody
+        may be waiting for."""
         with self._mutex:
-            pids = [one.info.backend_pid for one in self._connections if not one.closed]
-            where = [one.info.dsn for one in self._connections if not one.closed]
-        for pid, dsn in zip(pids, where, strict=True):
-            with psycopg.connect(dsn, autocommit=True) as connection:
-                connection.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            alive = [one for one in self._connections if not one.closed]
+        if alive:
+            with psycopg.connect(alive[0].info.dsn, autocommit=True) as connection:
+                connection.execute(_END, [[one.info.backend_pid for one in alive]])
+
+
+_END = """
+SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity AS one
+    WHERE pid = ANY(%s) AND (state <> 'idle' OR EXISTS (
+        SELECT FROM pg_locks WHERE pg_locks.pid = one.pid AND locktype = 'advisory'))
+"""
 
 
 class Search:
@@ -206,7 +219,8 @@ class Search:
         return [
             *(Point(name, number, "dies before") for number in range(1, changes + 1)),
             *(Point(name, number, "dies after") for number in range(1, changes + 1)),
-            *(Point(name, number, "paused") for number in range(1, changes + 1)),
+            *(Point(name, number, "is paused before") for number in range(1, changes + 1)),
+            *(Point(name, number, "is paused after") for number in range(1, changes + 1)),
             *(Point(name, number, "fails") for number in range(1, len(history) + 1)),
             *(Point(name, number, "lost") for number in range(1, len(history) + 1)),
         ]
@@ -217,12 +231,13 @@ class Search:
         :raises PromiseBrokenError: one is not
         """
         sender = self._begin(point.workload)
-        if point.what == "paused":
+        if point.what.startswith("is paused"):
             self._pause(point, sender)
         else:
             self._strike(point, sender)
         self._check(point, sender)
-        self.looked[f"calls where something {point.what}"] += 1
+        what = {"fails": "a call fails", "lost": "an answer is lost"}
+        self.looked[f"points where {what.get(point.what, f'a worker {point.what}')}"] += 1
 
     def _begin(self, name: str) -> Sender:
         self._tries += 1
@@ -268,7 +283,7 @@ class Search:
         """A worker is paused, taken for dead, and comes back when everything is over."""
         servers = PausedServers()
         worker, told, sent = self._open(servers), list[BaseException](), list[Message]()
-        servers.pause_at(point.number)
+        servers.pause_at(point.number, after=point.what == "is paused after")
 
         def work() -> None:
             try:
@@ -346,6 +361,12 @@ class Search:
             broken(9, f"{point}: orphans are left: {orphans}")
 
 
+class _Asked(NamedTuple):
+    """A store as far as it is asked."""
+
+    store_segment: Callable[[Message], Any]
+
+
 class Sender:
     """One that sends again what was not answered, and what the contract says of its store.
 
@@ -388,12 +409,27 @@ class Sender:
         self._ask(store, message, point, expected, again)
 
     def _ask(
-        self, store: FileStoreManager, message: Message, point: object, *expected: Any
+        self, store: FileStoreManager, message: Message, point: object, *expected: Expected
     ) -> None:
+        error: ValueError | None = None
+
+        def store_segment(message: Message) -> Any:
+            nonlocal error
+            try:
+                return store.store_segment(message)
+            except ValueError as raised:
+                error = raised
+                raise
+
         try:
-            ask(store, message, *expected)
-        except ContractBrokenError as error:
-            broken(4, f"{point}: {error}")
+            ask(_Asked(store_segment), message, *expected)
+        except ContractBrokenError as broke:
+            broken(4, f"{point}: {broke}")
+        [first, *others] = expected
+        ends = isinstance(first, Refusal) and first.ends and not others
+        # Not that its number is wrong, which it only is once the transfer has ended.
+        if ends and not isinstance(error, FileMismatchError):
+            broken(4, f"{point}: a file that does not match was refused with {error!r}")
         self.note(message)
 
     def note(self, message: Message) -> None:

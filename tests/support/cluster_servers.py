@@ -424,6 +424,10 @@ class Postgres(Server):
         words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self._run([f"{self._programs}/bin/postgres", "-D", f"{self._data}", *words], **self._as)
 
+    def _launch_again(self) -> None:
+        """The processes of one that was killed may not have ended yet."""
+        self._launch()
+
     def _answers(self) -> bool:
         with suppress(psycopg.OperationalError):
             psycopg.connect(Addresses(self.address, "").database("postgres")).close()
@@ -520,6 +524,40 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
+class Pair(NamedTuple):
+    """Two servers of a test's own, which it may kill and start again."""
+
+    postgres: Postgres
+    objects: ObjectStore
+
+    def cluster(self) -> Cluster:
+        """A place and a database there."""
+        addresses = Addresses(self.postgres.address, self.objects.endpoint)
+        return Cluster("place", _new_database(addresses), addresses)
+
+
+@contextmanager
+def own_pair() -> Iterator[Pair]:
+    """Two servers for one test, stopped at its end."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(scratch_folder())
+        pair = started(stack, folder)
+        os.environ.update(ENVIRONMENT)
+        yield pair
+
+
+def started(stack: ExitStack, folder: Path) -> Pair:
+    """Start both servers at the same time; they are stopped with the stack."""
+    objects = ObjectStore(folder / "objects")
+    stack.callback(objects.stop)
+    objects.begin()
+    postgres = Postgres(folder / "postgres")
+    stack.callback(postgres.stop)
+    postgres.start()
+    objects.start()
+    return Pair(postgres, objects)
+
+
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
     """Where servers keep what they have: in memory, if there is some."""
@@ -549,14 +587,9 @@ def keep(name: str) -> None:
         with ExitStack() as stack:
             try:
                 folder = stack.enter_context(scratch_folder())
-                store = ObjectStore(folder / "objects")
-                stack.callback(store.stop)
-                store.begin()
-                postgres = Postgres(folder / "postgres")
-                stack.callback(postgres.stop)
-                postgres.start()
-                store.start()
-                facts: dict[str, str] = Addresses(postgres.address, store.endpoint)._asdict()
+                pair = started(stack, folder)
+                addresses = Addresses(pair.postgres.address, pair.objects.endpoint)
+                facts: dict[str, str] = addresses._asdict()
             except Exception as error:  # noqa: BLE001 - told to whoever asks
                 facts = {"error": f"{type(error).__name__}: {error}"}
             _serve(listener, json.dumps(facts).encode() + b"\n")

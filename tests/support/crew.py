@@ -24,6 +24,7 @@ import pytest
 from support import NotAllowedHereError, PlainMessage, claim, message, transfer_messages
 
 from txstore import FileStoreManager, FileStoreSegmentResult, TransferStatus
+from txstore.cluster.servers import Servers
 from txstore.disk import Disk
 from txstore.errors import TxStoreError
 from txstore.protocol.request import Message
@@ -95,7 +96,7 @@ class Worker:
         storage_dir: str | os.PathLike[str],
         working_dir: str | os.PathLike[str] | None = None,
         *,
-        disk: Callable[[], Disk] | None = None,
+        disk: Callable[[], Disk | Servers] | None = None,
         environ: Mapping[str, str] | None = None,
         wait: bool = True,
         **options: Any,
@@ -174,7 +175,7 @@ class Worker:
 def _work(
     pipe: Connection,
     folders: tuple[str, str | None],
-    disk: Callable[[], Disk] | None,
+    disk: Callable[[], Disk | Servers] | None,
     environ: dict[str, str],
     options: dict[str, Any],
 ) -> None:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from support import LEVELS
 
 from txstore import FileStoreManager
+from txstore.options import Level
 
 #: Seconds for which a worker waits for a lock, and a test for an answer of any worker: far more
 #: than a slow machine needs, so that nothing but a lock that is never freed comes to their end.
@@ -103,15 +104,20 @@ Job = Callable[[FileStoreManager, Log, random.Random], None]
 class Plan:
     """What the workers of a fleet are to do.
 
+    :ivar storage: a folder; for stores over two servers the object store's URL
     :ivar job: a module's function; done by each thread of each worker
     :ivar threads: of each worker
+    :ivar working: PostgreSQL's URL then
+    :ivar levels: of the workers, in turn
     """
 
-    storage: Path
+    storage: Path | str
     log: Path
     job: Job
     seed: int
     threads: int = 1
+    working: str | None = None
+    levels: tuple[Level, ...] = LEVELS
 
 
 def work(plan: Plan, number: int, store: FileStoreManager | None = None) -> list[Log]:
@@ -119,8 +125,10 @@ def work(plan: Plan, number: int, store: FileStoreManager | None = None) -> list
 
     :return: where it stays a part of this process: the logs of its threads, to tell them the end
     """
-    level = LEVELS[number % len(LEVELS)]
-    own = store or FileStoreManager(plan.storage, durability=level, lock_timeout=LOCK_TIMEOUT)
+    level = plan.levels[number % len(plan.levels)]
+    own = store or FileStoreManager(
+        plan.storage, plan.working, durability=level, lock_timeout=LOCK_TIMEOUT
+    )
     logs = [Log(plan.log, f"{os.getpid()}.{number}.{one}") for one in range(plan.threads)]
     threads = [threading.Thread(target=_do, args=(plan, own, log)) for log in logs]
     for one in threads:
