@@ -101,7 +101,7 @@ def test_an_empty_variable_is_none(file: Path, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('\nstroage-dir = "s"\n', "line 2: 'stroage-dir' is not known. Known are config, deep, "),
+        ('\nstroage-dir = "s"\n', "line 2: 'stroage-dir' is not known. Known are config, "),
         ('[ls]\nstorage-dir = "s"\n["lss"]\n', "line 3: 'lss' is not known. Known are config,"),
         ("[ls]\nworkers = 1\n", "line 2: 'workers' is not known. Known are expire-after, json, "),
         ('[ls]\nname = "n"\n', "line 2: 'name' is not known"),

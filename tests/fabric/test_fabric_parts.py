@@ -48,13 +48,18 @@ def test_defaults(tmp_path: Path) -> None:
 
 
 def test_every_option(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("sesame\n")
     read = config(
         tmp_path,
         "[General]\nstorageDir=s\nworkingDir=w\nstoreTopic=/t\ndurability=file\n"
         "expireAfter=1.5h\nkeepCompleted=2d\nlockTimeout=5\nallowNetworkFs=yes\nmode=0660\n"
         "maxFileSize=2G\nmaxTransfers=7\nmaxUnfinishedBytes=10G\nminFree=5%\nshareGroup=g\n"
-        "[IncomingMessagePool]\nthreadCount=3\nqueueSize=4\n",
+        "onExists=refuse\nkeepEvents=2d\nmaxEvents=9\n"
+        "[IncomingMessagePool]\nthreadCount=3\nqueueSize=4\n"
+        f"[Events]\nexec=date +%s\nwebhook=https://h/%20x\nsecretFile={tmp_path}/secret\n",
     )
+    assert read.webhook_secret() == b"sesame"
+    assert read.ignored == ()
     assert read == ServiceConfig(
         config_dir=str(tmp_path),
         storage_dir=os.path.abspath("s"),
@@ -67,6 +72,12 @@ def test_every_option(tmp_path: Path) -> None:
         allow_network_fs=True,
         mode=0o660,
         limits=Limits(2 * 1024**3, 7, 10 * 1024**3, "5%"),
+        on_exists="refuse",
+        keep_events=172800,
+        max_events=9,
+        events_exec="date +%s",
+        events_webhook="https://h/%20x",
+        events_secret_file=f"{tmp_path}/secret",
         share_group="g",
         threads=3,
         queue_size=4,
@@ -79,11 +90,17 @@ def test_every_option(tmp_path: Path) -> None:
         *("durability=always", "expireAfter=soon", "keepCompleted=-1", "lockTimeout=1w"),
         *("allowNetworkFs=perhaps", "mode=99", "maxFileSize=big", "maxTransfers=0"),
         *("maxUnfinishedBytes=x", "minFree=101%", "minFree=5%%", "minFree=some"),
-        *("shareGroup=a/b", "storeTopic=/all/#", "workingDir=%(missing)s"),
+        *("shareGroup=a/b", "storeTopic=/all/#", "durability=%(missing)s"),
+        *("onExists=skip", "keepEvents=long", "maxEvents=0"),
+        *(
+            "[Events]\nwebhook=ftp://h",
+            "[Events]\nsecretFile=/gone",
+            "[Events]\nsecretFile=/dev/null",
+        ),
     ],
 )
 def test_a_bad_option_is_named(tmp_path: Path, line: str) -> None:
-    with pytest.raises(ConfigError, match=line.split("=", maxsplit=1)[0]):
+    with pytest.raises(ConfigError, match=line.split("=", maxsplit=1)[0].split("\n")[-1]):
         config(tmp_path, f"[General]\nstorageDir=/s\n{line}\n")
 
 

@@ -21,7 +21,17 @@ from txstore.cli.options import FILE, FOLDER
 #: surprise.
 ONCE = frozenset(
     {
-        *("--all", "--dry-run", "--help", "--name", "--output", "--recursive", "--to"),
+        *(
+            "--all",
+            "--dry-run",
+            "--exec",
+            "--follow",
+            "--help",
+            "--name",
+            "--output",
+            "--recursive",
+            "--to",
+        ),
         *("--version", "--watch", "--yes"),
     }
 )

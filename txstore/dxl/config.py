@@ -16,8 +16,9 @@ from typing import TypeVar, cast, get_args
 
 from txstore.dxl.protocol import STORE_TOPIC, Topics, checked_topic
 from txstore.errors import ConfigError
+from txstore.events.handing import web_address
 from txstore.limits import Limits
-from txstore.options import Level
+from txstore.options import Level, OnExists
 from txstore.sizes import parse_duration, parse_size, parse_size_or_share
 
 SERVICE_CONFIG = "dxlfiletransferservice.config"
@@ -25,6 +26,7 @@ LOGGING_CONFIG = "logging.config"
 
 _GENERAL = "General"
 _POOL = "IncomingMessagePool"
+_EVENTS = "Events"
 
 
 _Value = TypeVar("_Value")
@@ -46,6 +48,12 @@ class ServiceConfig:
     :ivar allow_network_fs: whether to serve from a network file system
     :ivar mode: permission bits of the store's own files
     :ivar limits: what the store takes at most
+    :ivar on_exists: what becomes of a file whose name is taken
+    :ivar keep_events: seconds for which an event is kept
+    :ivar max_events: how many events are kept at most
+    :ivar events_exec: a shell's command that gets each event
+    :ivar events_webhook: a web address that each event is posted to
+    :ivar events_secret_file: a file with the secret that signs what is posted
     :ivar share_group: on a plain MQTT broker, the group that takes requests in turn; ``None`` on a
         DXL fabric, whose brokers see to that
     :ivar threads: threads that answer requests
@@ -64,6 +72,12 @@ class ServiceConfig:
     allow_network_fs: bool = False
     mode: int = 0o600
     limits: Limits = field(default_factory=Limits)
+    on_exists: OnExists = "replace"
+    keep_events: float = 7 * 86400
+    max_events: int = 1_000_000
+    events_exec: str | None = None
+    events_webhook: str | None = None
+    events_secret_file: str | None = None
     share_group: str | None = None
     threads: int = 10
     queue_size: int = 1000
@@ -105,6 +119,12 @@ class ServiceConfig:
                 max_unfinished_bytes=options.optional("maxUnfinishedBytes", parse_size),
                 min_free=options.optional("minFree", parse_size_or_share, raw=True),
             ),
+            on_exists=options.get("onExists", _policy, cls.on_exists),
+            keep_events=options.get("keepEvents", parse_duration, cls.keep_events),
+            max_events=options.get("maxEvents", _positive, cls.max_events),
+            events_exec=options.optional("exec", str, _EVENTS, raw=True),
+            events_webhook=options.optional("webhook", web_address, _EVENTS, raw=True),
+            events_secret_file=options.optional("secretFile", os.path.abspath, _EVENTS),
             share_group=options.optional("shareGroup", _group),
             threads=options.pool_number("threadCount", cls.threads),
             queue_size=max(options.pool_number("queueSize", cls.queue_size), 0),
@@ -112,12 +132,30 @@ class ServiceConfig:
         if read.threads < 1:
             problem = f"should be a whole number from 1, but is {read.threads}"
             raise ConfigError(path, f"[{_POOL}] threadCount: {problem}")
+        try:
+            read.webhook_secret()
+        except (OSError, ValueError) as error:
+            raise ConfigError(path, f"[{_EVENTS}] secretFile: {error}") from error
         return replace(read, ignored=options.ignored())
 
     @property
     def path(self) -> str:
         """Path of the file that the options stand in."""
         return os.path.join(self.config_dir, SERVICE_CONFIG)
+
+    def webhook_secret(self) -> bytes | None:
+        """What signs the events that are posted, without space around it; ``None``: nothing does.
+
+        :raises OSError: its file cannot be read
+        :raises ValueError: it is empty
+        """
+        if self.events_secret_file is None:
+            return None
+        with open(self.events_secret_file, "rb") as file:
+            secret = file.read().strip()
+        if not secret:
+            raise ValueError(f"{self.events_secret_file!r} is empty")
+        return secret
 
     @property
     def logging_config(self) -> str | None:
@@ -175,7 +213,7 @@ class _Options:
             *self._passed_over,
             *(
                 f"{self._path}: [{section}] {option}: no such option"
-                for section in (_GENERAL, _POOL)
+                for section in (_GENERAL, _POOL, _EVENTS)
                 if self._parser.has_section(section)
                 for option in self._parser.options(section)
                 if (section, option) not in self._read
@@ -193,6 +231,13 @@ def _level(text: str) -> Level:
         if text == level:
             return cast(Level, level)
     raise ValueError(f"should be segment, file or none, but is {text!r}")
+
+
+def _policy(text: str) -> OnExists:
+    for policy in get_args(OnExists):
+        if text == policy:
+            return cast(OnExists, policy)
+    raise ValueError(f"should be replace or refuse, but is {text!r}")
 
 
 def _positive(text: str) -> int:

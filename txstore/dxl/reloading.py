@@ -18,7 +18,13 @@ logger = logging.getLogger(__name__)
 _FIXED = ("storage_dir", "working_dir", "topics", "share_group", "mode", "allow_network_fs")
 
 #: Options that are not called as the attributes are.
-_NAMES = {"topics": "storeTopic", "threads": "threadCount"}
+_NAMES = {
+    "topics": "storeTopic",
+    "threads": "threadCount",
+    "events_exec": "exec",
+    "events_webhook": "webhook",
+    "events_secret_file": "secretFile",
+}
 
 
 def read_again(current: ServiceConfig, logs: Logs) -> ServiceConfig:

@@ -16,6 +16,7 @@ from txstore.dxl.fabric import Connection
 from txstore.dxl.handlers import StoreHandlers
 from txstore.dxl.logs import about_broker
 from txstore.dxl.protocol import SERVICE_TYPE, ErrorReply, Reply, encode_json
+from txstore.dxl.telling import Telling
 from txstore.errors import (
     FabricError,
     NoAnswerError,
@@ -145,7 +146,8 @@ class FileTransferService:
             with manager:
                 cleaning.start()
                 handlers = StoreHandlers(manager, self._config, self._end_replaced)
-                self._serve(self._wrap(handlers.by_topic()))
+                with Telling(manager, self._config):
+                    self._serve(self._wrap(handlers.by_topic()))
         except Exception:
             logger.exception("The service ended")
             raise
@@ -292,5 +294,8 @@ def open_store(config: ServiceConfig, metrics: Metrics | None = None) -> FileSto
         mode=config.mode,
         allow_network_fs=config.allow_network_fs,
         limits=config.limits,
+        on_exists=config.on_exists,
+        keep_events=config.keep_events,
+        max_events=config.max_events,
         metrics=metrics,
     )
