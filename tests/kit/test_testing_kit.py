@@ -12,6 +12,7 @@ import types
 from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from users import ROOT, run_pytest
 from txstore import FileStoreManager, FileStoreSegmentResult
 from txstore.disk import Disk
 from txstore.errors import OptionError, RequestError
+from txstore.limits import Limits
 from txstore.options import Level
 from txstore.testing import (
     Answer,
@@ -234,6 +236,30 @@ def test_the_contract_holds_for_txstore(level: Level) -> None:
         return FileStoreManager(setup.storage_dir, durability=level, disk=setup.disk)
 
     hold(StoreContract.of(open_store, Claims.everything()), 15)
+
+
+LIMITED = replace(
+    Claims.everything(),
+    refuses_taken=True,
+    max_file_size=900,
+    max_transfers=1,
+    max_unfinished_bytes=1000,
+)
+
+
+@at_each_level
+def test_the_contract_holds_for_txstore_with_limits_and_without_replacing(level: Level) -> None:
+    def open_store(setup: Setup) -> FileStoreManager:
+        limits = Limits(max_file_size=900, max_transfers=1, max_unfinished_bytes=1000)
+        return FileStoreManager(
+            setup.storage_dir,
+            durability=level,
+            disk=setup.disk,
+            limits=limits,
+            on_exists="refuse",
+        )
+
+    hold(StoreContract.of(open_store, LIMITED), 8)
 
 
 class TakesAnyNumber(FileStoreManager):
@@ -470,6 +496,13 @@ class RemovesBeforeItReplaces(FileStoreManager):
         super().__init__(storage_dir, disk=disk, **options)
 
 
+class TellsStoredOnly(FileStoreManager):
+    """Says nothing of what was cancelled."""
+
+    def events(self, *args: Any, **options: Any) -> Any:
+        return [one for one in super().events(*args, **options) if one.kind == "stored"]
+
+
 BASIC = Claims()
 DEFECTS: list[tuple[type[FileStoreManager], Claims]] = [
     (TakesAnyNumber, BASIC),
@@ -492,6 +525,11 @@ DEFECTS: list[tuple[type[FileStoreManager], Claims]] = [
     (GivesUpOnErrors, Claims(survives_errors=True)),
     (NeedsSpaceToCancel, Claims(survives_errors=True)),
     (RemovesBeforeItReplaces, Claims(resumes=True, survives_crashes=True)),
+    (TellsStoredOnly, Claims(resumes=True, tells_events=True)),
+    (FileStoreManager, Claims(refuses_taken=True)),
+    (FileStoreManager, Claims(max_file_size=900)),
+    (FileStoreManager, Claims(max_transfers=1)),
+    (FileStoreManager, Claims(max_unfinished_bytes=100)),
 ]
 
 
@@ -505,7 +543,9 @@ def test_the_contract_finds_a_seeded_defect(store: type[FileStoreManager], claim
 
 
 @pytest.mark.parametrize(
-    "store", [one for one, claims in DEFECTS if claims != BASIC], ids=lambda one: one.__name__
+    "store",
+    [one for one, claims in DEFECTS if claims != BASIC and one is not FileStoreManager],
+    ids=lambda one: one.__name__,
 )
 def test_what_is_not_claimed_is_not_asked(store: type[FileStoreManager]) -> None:
     def open_store(setup: Setup) -> FileStoreManager:

@@ -131,6 +131,23 @@ def check_seen(seen: Seen, *states: State) -> None:
     )
 
 
+def check_events(store: Any, state: State) -> None:
+    """Read all events of a store.
+
+    :raises ContractBrokenError: they are not what became of its transfers, in order
+    """
+    events = list(store.events())
+    told = [(event.sequence, event.kind, event.file_id, event.name, event.size) for event in events]
+    wanted = [
+        (number, "cancelled" if one.path is None else "stored", one.file_id, one.path, one.size)
+        for number, one in enumerate(state.ended, 1)
+    ]
+    if told != wanted:
+        raise ContractBrokenError(
+            "each transfer that ends has one event, in order", f"{told} are told, not {wanted}"
+        )
+
+
 def look(storage_dir: Path) -> Seen:
     """What a reader of a storage dir sees now."""
     files: dict[str, bytes] = {}

@@ -11,7 +11,7 @@ import hashlib
 import os
 import posixpath
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from txstore.constants import FileStoreProp, FileStoreResultProp
 from txstore.testing.messages import Message
@@ -35,6 +35,12 @@ class Claims:
         store has to be opened with ``Setup.disk``
     :ivar survives_crashes: the same after a crash at any operation; the store has to resume, and to
         be opened with ``Setup.disk``
+    :ivar tells_events: ``events()`` has one event for each transfer that was stored or cancelled,
+        in that order, and a crash takes or doubles none; the store has to resume
+    :ivar refuses_taken: it is opened so that it replaces no file
+    :ivar max_file_size: bytes that it lets a file have; ``None``: any number
+    :ivar max_transfers: unfinished transfers that it lets there be
+    :ivar max_unfinished_bytes: bytes that it lets them have together
     """
 
     resumes: bool = False
@@ -43,15 +49,30 @@ class Claims:
     refuses_cleanly: bool = False
     survives_errors: bool = False
     survives_crashes: bool = False
+    tells_events: bool = False
+    refuses_taken: bool = False
+    max_file_size: int | None = None
+    max_transfers: int | None = None
+    max_unfinished_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.survives_crashes and not self.resumes:
-            raise ValueError("A store that survives crashes resumes: claim that, too.")
+        if (self.survives_crashes or self.tells_events) and not self.resumes:
+            raise ValueError(
+                "A store that survives crashes, or tells events, resumes: claim that, too."
+            )
 
     @classmethod
     def everything(cls) -> Claims:
-        """All that ``txstore.FileStoreManager`` claims."""
-        return cls(**{one.name: True for one in fields(cls)})
+        """All that ``txstore.FileStoreManager`` claims, opened as it is by default."""
+        return cls(
+            resumes=True,
+            exactly_once=True,
+            several_workers=True,
+            refuses_cleanly=True,
+            survives_errors=True,
+            survives_crashes=True,
+            tells_events=True,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +130,19 @@ class Finished:
 
 
 @dataclass(frozen=True)
+class Ended:
+    """How a transfer ended, as an event tells it.
+
+    :ivar path: of the stored file; ``None``: it was cancelled
+    :ivar size: bytes stored, or received
+    """
+
+    file_id: str
+    path: str | None
+    size: int
+
+
+@dataclass(frozen=True)
 class State:
     """What is known of a store from outside.
 
@@ -118,6 +152,7 @@ class State:
     :ivar links: path of a symbolic link -> where it leads; of folders, not of files
     :ivar bare: folders that are there whatever files are
     :ivar changed: paths whose file is not, since somebody else was at it, as it was stored
+    :ivar ended: what became of transfers, that of the latest at the end
     """
 
     files: Mapping[str, bytes] = field(default_factory=dict)
@@ -126,6 +161,7 @@ class State:
     links: Mapping[str, str] = field(default_factory=dict)
     bare: frozenset[str] = frozenset()
     changed: frozenset[str] = frozenset()
+    ended: tuple[Ended, ...] = ()
 
     def next_number(self, file_id: str) -> int:
         """Number of the segment that the store waits for."""
@@ -171,7 +207,15 @@ class State:
             files={**self.files, at: content},
             finished=(*(one for one in self.finished if one != claim), claim),
             changed=self.changed - {at},
+            ended=(*self.ended, Ended(claim.file_id, claim.path, claim.size)),
         )
+
+    def _cancelled(self, file_id: str) -> State:
+        known = self.unfinished.get(file_id)
+        if known is None:
+            return self
+        ended = Ended(file_id, None, len(known.content))
+        return replace(self._without(file_id), ended=(*self.ended, ended))
 
     def _with(self, file_id: str, segments: tuple[bytes, ...]) -> State:
         return replace(self, unfinished={**self.unfinished, file_id: Unfinished(segments)})
@@ -196,13 +240,16 @@ def step(
     known = state.unfinished.get(file_id)
     recorded = known.segments if known else ()
     if result == FileStoreResultProp.CANCEL:
-        return Answer(given, len(recorded), result), state._without(file_id)
+        return Answer(given, len(recorded), result), state._cancelled(file_id)
 
     number = int(sent[FileStoreProp.SEGMENT_NUMBER])
     payload = bytes(message.payload or b"")
     if result == FileStoreResultProp.STORE:
         return _final(state, message, given, file_id, recorded, claims)
     if number == len(recorded) + 1:
+        limited = _too_large(recorded, message, claims) or _too_many(state, known, payload, claims)
+        if limited:
+            return limited, state
         return Answer(given, number), state._with(file_id, (*recorded, payload))
     if claims.exactly_once and recorded and (number, payload) == (len(recorded), recorded[-1]):
         return Answer(given, number, repeated=True), state
@@ -232,19 +279,47 @@ def _final(
     matches = (claim.size, claim.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     answered_before = claims.exactly_once and state._remembers(claim)
     stored = Answer(given, claim.number, FileStoreResultProp.STORE)
+    too_large = _too_large(recorded, message, claims) if in_turn else None
     # A one-segment file that is not open any more can only be a repeat of the one before.
-    if in_turn and matches and (recorded or not answered_before):
-        refused = _refused_name(state, state.place(claim.path))
+    if in_turn and matches and not too_large and (recorded or not answered_before):
+        refused = _refused_name(state, state.place(claim.path), claims)
+        if refused and answered_before and claims.refuses_taken:
+            # Its own file is in the way, and it is there: what was sent anew is over.
+            return replace(stored, repeated=True), state._without(file_id)
         return (refused, state) if refused else (stored, state._stored(claim, content))
     if answered_before:
         return replace(stored, repeated=True), state
+    if too_large:
+        return too_large, state
     if in_turn:
         why = "the size or the hash is not that of the bytes received"
         return Refusal(why, ends=True), state._without(file_id)
     return _out_of_turn(recorded), state
 
 
-def _refused_name(state: State, path: str) -> Refusal | None:
+def _too_large(recorded: tuple[bytes, ...], message: Message, claims: Claims) -> Refusal | None:
+    most = claims.max_file_size
+    size = sum(map(len, recorded)) + len(bytes(message.payload or b""))
+    if most is None or max(size, int(message.other_fields.get(FileStoreProp.SIZE) or 0)) <= most:
+        return None
+    return Refusal("the file is larger than it may be")
+
+
+def _too_many(
+    state: State, known: Unfinished | None, payload: bytes, claims: Claims
+) -> Refusal | None:
+    most = claims.max_transfers
+    if known is None and most is not None and len(state.unfinished) >= most:
+        return Refusal("there are as many unfinished transfers as there may be")
+    received = sum(len(one.content) for one in state.unfinished.values()) + len(payload)
+    if claims.max_unfinished_bytes is not None and received > claims.max_unfinished_bytes:
+        return Refusal("unfinished transfers would have more bytes than they may")
+    return None
+
+
+def _refused_name(state: State, path: str, claims: Claims) -> Refusal | None:
+    if claims.refuses_taken and path in state.files:
+        return Refusal("a file has that name")
     if path in state.folders():
         return Refusal("a folder has that name")
     if any(len(os.fsencode(part)) > _LONGEST for part in path.split("/")):
