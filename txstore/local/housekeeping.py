@@ -211,6 +211,11 @@ class Housekeeping:
     def settle_left(self, deadline: Deadline) -> None:
         """At open: settle intents that dead workers left; what cannot be settled now stays."""
         try:
+            if self._records.is_new:
+                # There are none, and nothing is over before the second slice.
+                self.due = self._home.clock.now().ticks + self._interval
+                self._records.make_reserve()
+                return
             self._settle_left(Call.within(deadline.sooner(_PATIENCE), self._home.clock))
         except (OSError, TxStoreError) as error:
             pass_on(error)

@@ -55,6 +55,7 @@ class Folders:
     working: int
     boot: str = ""
     clock: Clock
+    _resolved: tuple[str, str] | None = None
 
     def __init__(
         self,
@@ -142,7 +143,11 @@ class Folders:
         return os.path.relpath(working_dir, storage_dir)
 
     def _real(self) -> tuple[str, str]:
-        return os.path.realpath(self.storage_dir), os.path.realpath(self.working_dir)
+        """Both folders with all links resolved: once they are open, as they were then."""
+        return self._resolved or (
+            os.path.realpath(self.storage_dir),
+            os.path.realpath(self.working_dir),
+        )
 
     def read_marker(self) -> Marker | None:
         """What the storage dir says, if it says anything."""

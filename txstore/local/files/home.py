@@ -84,7 +84,8 @@ class Home(Folders):
             # A group shares it: whoever opens it without saying so must not shut the group out.
             self.mode |= _GROUP_SHARES
         make_folders(self.disk, self.working_dir, self._folder_mode)
-        check_apart(*self._real())
+        self._resolved = self._real()
+        check_apart(*self._resolved)
         self.working = self._keep(self.disk.open_folder(self.working_dir, follow=True))
         storage, working = self.disk.fstat(self.storage), self.disk.fstat(self.working)
         if (storage.st_dev, storage.st_ino) == (working.st_dev, working.st_ino):

@@ -128,25 +128,27 @@ def _fill(home: Home, fd: int, path: str, store_id: str) -> None:
     In no WAL yet: its last connection would copy that into the file when it closes, and keep it to
     itself where it cannot.
     """
+    at = home.clock.now()
     values = {
         "id": 1,
         "store_id": store_id,
         "storage_dir": os.fsencode(home.relative_storage_dir()),
         "created_at": time.time(),
-        "boot": "",
-        "boot_ticks": 0.0,
+        "boot": at.boot,
+        "boot_ticks": at.ticks,
     }
-    template = _template()
-    _write(home.disk, fd, template, 0)
-    try:
-        with forks.opening, closing(connect(home.disk, path, "rw")) as connection:
-            connection.execute("PRAGMA synchronous=OFF")  # flushed as a whole afterwards
-            connection.execute("PRAGMA journal_mode=MEMORY")
-            if not template:
+    whole = _filled(values)
+    if whole:
+        _write(home.disk, fd, whole, 0)
+    else:
+        try:
+            with forks.opening, closing(connect(home.disk, path, "rw")) as connection:
+                connection.execute("PRAGMA synchronous=OFF")  # flushed as a whole afterwards
+                connection.execute("PRAGMA journal_mode=MEMORY")
                 _build(connection)
-            _INSERT_STORE.run(connection, values)
-    except sqlite3.Error as error:
-        raise translate(error, path, home.disk) from error
+                _INSERT_STORE.run(connection, values)
+        except sqlite3.Error as error:
+            raise translate(error, path, home.disk) from error
     _write(home.disk, fd, _WAL_MODE, _WAL_MODE_AT)
 
 
@@ -167,9 +169,24 @@ def _template() -> bytes:
     """
     if sys.version_info < (3, 11):
         return b""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+    with closing(_in_memory()) as connection:
         _build(connection)
         return connection.serialize()
+
+
+def _filled(values: dict[str, object]) -> bytes:
+    """An empty journal with the store's row, made in memory; empty where that cannot be."""
+    template = _template()
+    if sys.version_info < (3, 11) or not template:
+        return b""
+    with closing(_in_memory()) as connection:
+        connection.deserialize(template)
+        _INSERT_STORE.run(connection, values)
+        return connection.serialize()
+
+
+def _in_memory() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
 
 
 def _build(connection: sqlite3.Connection) -> None:

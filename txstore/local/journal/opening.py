@@ -53,12 +53,10 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
             # Even reading may need space, for SQLite's -shm.
             if error.errno not in NO_SPACE or not release_reserve(home.disk, home.working):
                 raise
+    made = False
     if not current:
-        lock.acquire(deadline)
-        try:
-            _make_current(home, deadline)
-        finally:
-            lock.release()
+        with lock.held(deadline):
+            made = _make_current(home, deadline)
     records = Records(
         Journal(
             home.disk,
@@ -68,7 +66,8 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
             home.mode,
             lock_timeout,
             copies=home.copies,
-        )
+        ),
+        is_new=made,
     )
     try:
         store_id, recorded = records.identity(deadline)
@@ -91,14 +90,15 @@ def _is_current(home: Home, deadline: Deadline) -> bool:
     return whole and inspect(home, found.st_size, deadline) == schema.REVISION
 
 
-def _make_current(home: Home, deadline: Deadline) -> None:
-    """Make or upgrade the journal, unless another worker just did.  The journal lock is held."""
+def _make_current(home: Home, deadline: Deadline) -> bool:
+    """Make or upgrade the journal, unless another worker just did; whether it was made.  The
+    journal lock is held."""
     try:
         size = home.disk.stat(JOURNAL, dir_fd=home.working).st_size
     except FileNotFoundError:
         check_fresh(home)
         make_new(home)
-        return
+        return True
     if size == 0:
         raise JournalDamagedError(home.journal_path, "it is empty")
     # Its maker may have died between linking it and making the name durable.
@@ -109,6 +109,7 @@ def _make_current(home: Home, deadline: Deadline) -> None:
     if inspect(home, size, deadline) in OLDER:
         with exclusive(home.disk, home.journal_path, home.working) as connection:
             migrate(connection)
+    return False
 
 
 def inspect(home: Home, size: int, deadline: Deadline) -> str:

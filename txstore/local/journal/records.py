@@ -134,10 +134,13 @@ _SEE_BOOT = Statement(
 
 
 class Records:
-    """The journal's content.  Thread-safe, as ``Journal`` is."""
+    """The journal's content.  Thread-safe, as ``Journal`` is.
 
-    def __init__(self, journal: Journal) -> None:
-        self.journal = journal
+    :ivar is_new: whether it was made for this manager, so that nobody left anything in it before
+    """
+
+    def __init__(self, journal: Journal, *, is_new: bool = False) -> None:
+        self.journal, self.is_new = journal, is_new
 
     def flush(self, deadline: Deadline) -> None:
         """Make all that was recorded durable."""
