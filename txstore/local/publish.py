@@ -145,12 +145,10 @@ class Publisher:
         self.make_ordinary(staged, request, parents)
         if flushed:
             self._transfers.flush(row, staged.flush_all, call)
-        intent = row.touched(call.at)._replace(
-            publish_path=os.fsencode(claim.path),
-            publish_place=place_bytes(place),
-            publish_size=claim.size,
-            publish_sha256=claim.sha256,
-            publish_last=hashlib.sha256(request.payload).digest(),
+        last = hashlib.sha256(request.payload).digest()
+        path = os.fsencode(claim.path), place_bytes(place)
+        intent = row.touched(call.at).intending(*path, claim.size, claim.sha256, last)
+        intent = intent._replace(
             publish_flushed=int(flushed),
             publish_over=self.standing(place, parents),
             publish_sender=request.sender,
@@ -192,9 +190,6 @@ class Publisher:
 
         :param found: what ``stat`` says of the file
         """
-        assert row.publish_path is not None
-        assert row.publish_sha256 is not None
-        assert row.publish_last is not None
         if self._keeps and not row.publish_flushed:
             self._published.flush_file(
                 place[-1], parents.folder, lambda: self._records.delete(row, call)
@@ -208,22 +203,7 @@ class Publisher:
         self._staging.remove(row.staging)
         if careful:
             self._staging.flush_folder(row.staging)
-        done = Completion(
-            file_id=row.file_id,
-            segments=row.segments + 1,
-            path=row.publish_path,
-            place=place_bytes(place),
-            size=row.publish_size or 0,
-            sha256=row.publish_sha256,
-            last=row.publish_last,
-            inode=found.st_ino,
-            mtime_ns=found.st_mtime_ns,
-            created_at=row.created_at,
-            completed_at=call.at.wall,
-            boot=call.at.boot,
-            ticks=call.at.ticks,
-            durable=int(bool(careful)),
-        )
+        done = Completion.of(row, found, call.at, durable=bool(careful))
         if not self._records.complete(done, row, row.publish_sender, call):
             raise self._transfers.taken_over(row)
         if careful:

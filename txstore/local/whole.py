@@ -92,22 +92,10 @@ class WholeFiles:
             staged.close()
         if self._keeps:
             self._home.flush_folder(parents.folder)
-        done = Completion(
-            file_id=request.file_id,
-            segments=1,
-            path=os.fsencode(claim.path),
-            place=place_bytes(place),
-            size=claim.size,
-            sha256=claim.sha256,
-            last=claim.sha256,
-            inode=found.st_ino,
-            mtime_ns=found.st_mtime_ns,
-            created_at=call.at.wall,
-            completed_at=call.at.wall,
-            boot=call.at.boot,
-            ticks=call.at.ticks,
-            durable=int(self._keeps),
+        row = Transfer.unbegun(request.file_id, staged.name, staged.inode, call.at).intending(
+            os.fsencode(claim.path), place_bytes(place), claim.size, claim.sha256, claim.sha256
         )
+        done = Completion.of(row, found, call.at, durable=self._keeps)
         self._records.complete(done, None, request.sender, call)
         if self._keeps and self._records.has_consumers(call):
             # A power loss would take the event of a file that is there and was answered.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
 
 from txstore import digest
@@ -125,6 +126,21 @@ class Transfer(NamedTuple):
             setbacks=self.setbacks + 1,
         )
 
+    def intending(
+        self, path: bytes, place: bytes, size: int, sha256: bytes, last: bytes
+    ) -> Transfer:
+        """The same, to be published.
+
+        :param last: SHA-256 of the last segment's bytes
+        """
+        return self._replace(
+            publish_path=path,
+            publish_place=place,
+            publish_size=size,
+            publish_sha256=sha256,
+            publish_last=last,
+        )
+
     def without_intent(self) -> Transfer:
         """The same, its intent to publish withdrawn."""
         return self._replace(**_NO_INTENT)
@@ -152,6 +168,33 @@ class Completion(NamedTuple):
     boot: str
     ticks: float
     durable: int
+
+    @classmethod
+    def of(cls, row: Transfer, found: os.stat_result, at: Moment, *, durable: bool) -> Completion:
+        """A transfer did what it intended.
+
+        :param found: what ``stat`` says of the published file
+        """
+        assert row.publish_path is not None
+        assert row.publish_place is not None
+        assert row.publish_sha256 is not None
+        assert row.publish_last is not None
+        return cls(
+            file_id=row.file_id,
+            segments=row.segments + 1,
+            path=row.publish_path,
+            place=row.publish_place,
+            size=row.publish_size or 0,
+            sha256=row.publish_sha256,
+            last=row.publish_last,
+            inode=found.st_ino,
+            mtime_ns=found.st_mtime_ns,
+            created_at=row.created_at,
+            completed_at=at.wall,
+            boot=at.boot,
+            ticks=at.ticks,
+            durable=int(durable),
+        )
 
     @property
     def activity(self) -> Moment:
