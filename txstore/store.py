@@ -10,7 +10,6 @@ import os
 import sys
 from collections.abc import Callable
 from threading import get_ident
-from types import TracebackType
 from typing import NoReturn, TypeVar, overload
 
 from txstore.checks import Finding
@@ -365,12 +364,7 @@ class FileStoreManager:
             raise StoreClosedError
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # --- calls -------------------------------------------------------------------------------
