@@ -86,6 +86,22 @@ def test_repair_says_what_it_will_do_and_does_it(storage: Path) -> None:
     assert run("repair", "--storage-dir", storage).stdout == "Nothing is wrong.\n"
 
 
+def test_repair_tells_programs_in_json(storage: Path) -> None:
+    path = orphan(storage)
+    os.truncate(staged_one(storage), 5)
+    command = ("repair", "--storage-dir", storage, "--json")
+    for options, mended in (["--dry-run"], False), ([], True):
+        found = json.loads(run(*command, *options, code=1).stdout)
+        assert {one["kind"]: one["mended"] for one in found} == {
+            "orphan": mended,
+            "transfer-short": False,
+        }
+        assert set(found[0]) == {"kind", "meaning", "remedy", "mend", "facts", "mended"}
+        assert path.exists() == (not mended)
+    run("cancel", "open", "--storage-dir", storage)
+    assert json.loads(run(*command).stdout) == []
+
+
 def staged_one(storage: Path) -> Path:
     [found] = [one for one in (storage / ".workdir" / "staging").iterdir() if one.name != ORPHAN]
     return found

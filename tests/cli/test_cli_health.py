@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,14 @@ def test_no_store_is_not_ok(tmp_path: Path) -> None:
 
 def test_it_is_said_which_is_meant() -> None:
     run("health", code=2)
+
+
+def test_programs_are_told_in_json(store: FileStoreManager) -> None:
+    found = json.loads(run("health", "--storage-dir", store.storage_dir, "--json").stdout)
+    assert found["ok"] is True
+    assert found["text"].startswith("0 unfinished transfers, ")
+    store.close()
+    Path(store.working_dir, "journal.db").write_bytes(b"no database" * 1000)
+    found = json.loads(run("health", "--storage-dir", store.storage_dir, "--json", code=1).stdout)
+    assert found["ok"] is False
+    assert "damaged" in found["text"]

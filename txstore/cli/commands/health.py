@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
@@ -41,6 +42,7 @@ _ROOM = 10 * 1024 * 1024
     metavar="SECONDS",
     help="How long to wait.",
 )
+@click.option("--json", "in_json", is_flag=True, help="A JSON object, for programs.")
 @click.pass_context
 def health(
     ctx: click.Context,
@@ -49,6 +51,7 @@ def health(
     config_dir: str | None,
     topic: str | None,
     timeout: float,
+    in_json: bool,
 ) -> None:
     """Say in one line whether it works: a service that is asked over its fabric, or a store whose
     journal is read. Cheap, and nothing is written. `txstore check` looks at everything.
@@ -66,7 +69,12 @@ def health(
             problem, text = _of_store(storage_dir, working_dir, timeout)
     except EXPECTED as error:
         problem, text = explain(error), ""
-    say(f"ok: {text}" if problem is None else f"not ok: {shown(problem)}")
+    if in_json:
+        click.echo(
+            json.dumps({"ok": problem is None, "text": text if problem is None else problem})
+        )
+    else:
+        say(f"ok: {text}" if problem is None else f"not ok: {shown(problem)}")
     sys.exit(0 if problem is None else 1)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from txstore.cli.options import examples, folders
@@ -16,8 +18,11 @@ from txstore.cli.options import examples, folders
 )
 @folders()
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--json", "in_json", is_flag=True, help="A JSON list, for programs.")
 @click.pass_context
-def repair(ctx: click.Context, storage_dir: str, working_dir: str | None, dry_run: bool) -> None:
+def repair(
+    ctx: click.Context, storage_dir: str, working_dir: str | None, dry_run: bool, in_json: bool
+) -> None:
     """Mend what `txstore check` finds, as far as nothing acknowledged can be lost by it.
 
     Says what it will do before it does it. Workers may be running meanwhile.
@@ -35,7 +40,7 @@ def repair(ctx: click.Context, storage_dir: str, working_dir: str | None, dry_ru
         inspector = StoreInspector(storage_dir, working_dir)
         findings = list(inspector.check())
     todo = [one for one in findings if one.mend]
-    for one in todo:
+    for one in () if in_json else todo:
         say(f"{one.kind}: {shown(one.meaning)}")
         say(f"    {'would' if dry_run else 'will'} {one.mend}")
     if todo and not dry_run:
@@ -44,6 +49,11 @@ def repair(ctx: click.Context, storage_dir: str, working_dir: str | None, dry_ru
                 store.repair(one)
         with could_look():
             findings = list(inspector.check())
+    if in_json:
+        done = [one for one in todo if one not in findings]
+        told = [one.to_dict() | {"mended": one in done} for one in [*done, *findings]]
+        click.echo(json.dumps(told, indent=2))
+        ctx.exit(code_of(findings))
     left = [one for one in findings if one not in todo or not dry_run]
     for one in left:
         show(one)
