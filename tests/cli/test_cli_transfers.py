@@ -186,6 +186,17 @@ def test_on_a_terminal_ls_watch_begins_at_its_top(
     assert cleared == [1]
 
 
+def test_name_and_share_are_shown_where_the_first_segment_said_them(storage: Path) -> None:
+    with FileStoreManager(storage) as store:
+        store.store_segment(segment(1, b"x" * 300, "said", name="a/b.bin", size=1000))
+    line = run("ls", "--storage-dir", storage).stdout.splitlines()[-1]
+    assert line.split("  ")[0] == "said"
+    assert "  a/b.bin     300 B  1000 B  30 %  " in line
+    facts = run("info", "said", "--storage-dir", storage).stdout
+    assert "Name        a/b.bin\n" in facts
+    assert "Received    300 B of 1000 B (30 %)\n" in facts
+
+
 @pytest.mark.parametrize("width", [None, 200, 80, 60, 40, 20])
 def test_ls_is_as_wide_as_the_terminal(
     storage: Path, monkeypatch: pytest.MonkeyPatch, width: int | None

@@ -511,7 +511,7 @@ VALUES: dict[str, Any] = {
     "number": 28,
     "what": "journal",
     "found": "0009",
-    "supported": "0005",
+    "supported": "0006",
     "fstype": "nfs4",
     "platform": "nt",
     "limit": 100,

@@ -362,6 +362,8 @@ BACK_TO_0004 = (
     "DROP TABLE event",
     "DROP TABLE consumer",
     "ALTER TABLE transfer DROP COLUMN publish_sender",
+    "ALTER TABLE transfer DROP COLUMN said_path",
+    "ALTER TABLE transfer DROP COLUMN said_size",
 )
 
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from txstore.errors import JournalError, LimitError
@@ -74,6 +75,8 @@ class Appender:
                     len(request.payload),
                     hasher.save(),
                     call.at,
+                    said_path=None if request.path is None else os.fsencode(request.path),
+                    said_size=request.size,
                 )
                 durable = self.will_flush(row.at_durable_point(), request)
                 if durable:

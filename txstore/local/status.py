@@ -16,6 +16,7 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
 
     :param hasher: of all its bytes, where somebody has one
     """
+    path = row.publish_path or row.said_path
     status = TransferStatus(
         file_id=row.file_id,
         segments_received=row.segments,
@@ -24,8 +25,8 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
         created_at=time_of(row.created_at),
         updated_at=time_of(row.updated_at),
         state="receiving" if row.publish_place is None else "publishing",
-        name=None if row.publish_path is None else os.fsdecode(row.publish_path),
-        size=row.publish_size,
+        name=None if path is None else os.fsdecode(path),
+        size=row.said_size if row.publish_size is None else row.publish_size,
     )
     if hasher is None:
         # In a list of many transfers that nobody asks it of, it would take most of the time.

@@ -22,8 +22,9 @@ class TransferStatus:
     :ivar updated_at: when it was last worked on (UTC)
     :ivar state: ``"receiving"``; ``"publishing"`` (the last segment came, the file is about to
         appear in the storage); ``"stored"`` (finished, and not forgotten yet)
-    :ivar name: what the file is to be stored as, normalised; ``None``: not known
-    :ivar size: bytes that the whole file has; ``None``: not known
+    :ivar name: what the file is to be stored as, normalised, as the first segment said or the last
+        one; ``None``: not known
+    :ivar size: bytes that the whole file has, likewise
     """
 
     file_id: str

@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 #: Newest revision under ``migrations/versions``.
-REVISION = "0005"
+REVISION = "0006"

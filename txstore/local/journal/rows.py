@@ -18,6 +18,9 @@ class Transfer(NamedTuple):
     staging: str
     inode: int
     created_at: float
+    # what its first segment said of the file; nothing rests on it
+    said_path: bytes | None
+    said_size: int | None
     # its progress
     change: int
     segments: int
@@ -46,7 +49,16 @@ class Transfer(NamedTuple):
 
     @classmethod
     def begun(
-        cls, file_id: str, staging: str, inode: int, size: int, state: bytes | None, at: Moment
+        cls,
+        file_id: str,
+        staging: str,
+        inode: int,
+        size: int,
+        state: bytes | None,
+        at: Moment,
+        *,
+        said_path: bytes | None = None,
+        said_size: int | None = None,
     ) -> Transfer:
         """A transfer whose first segment, of ``size`` bytes, has been staged."""
         return cls(
@@ -59,6 +71,9 @@ class Transfer(NamedTuple):
             last_size=size,
             state=state,
             created_at=at.wall,
+            said_path=said_path,
+            # A larger one is no file's, and SQLite has no such number.
+            said_size=said_size if said_size is not None and said_size < 2**63 else None,
             updated_at=at.wall,
             boot=at.boot,
             ticks=at.ticks,

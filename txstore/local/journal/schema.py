@@ -3,7 +3,7 @@
 Times are kept twice: seconds since the epoch (``*_at``) and, for what may expire, seconds since a
 boot (``ticks``) with that boot's identity (``boot``).  Names are bytes as the file system has
 them.  Columns after the comment "trust" came with revisions 0002 to 0004; events, and what is
-recorded for them, with revision 0005.
+recorded for them, with revision 0005; what a first segment said, with 0006.
 """
 
 from __future__ import annotations
@@ -71,6 +71,9 @@ transfer = sa.Table(
     sa.Column("doubted", sa.Integer, nullable=False, server_default="0"),
     # part of the intent: who sent the last message, where that is known
     sa.Column("publish_sender", sa.Text),
+    # what the first segment said of the file; null: nothing
+    sa.Column("said_path", sa.LargeBinary),  # normalised name
+    sa.Column("said_size", sa.Integer),
 )
 
 #: The few rows with an intent, by the place they want.
