@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from txstore.cli.display import Display, display
-from txstore.cli.put import Acked, Checked, Event, Resumed, StartedOver, Stored
+from txstore.cli.put import Acked, Checked, Event, NameTaken, Resumed, StartedOver, Stored
 from txstore.cli.text import human, say, shown
 
 #: Seconds after which files of one step each are shown, too.
@@ -88,7 +88,7 @@ class Batch:
 
     def show(self, event: Event) -> None:
         """A step of it."""
-        if isinstance(event, Stored):
+        if isinstance(event, Stored | NameTaken):
             return
         # A file that takes one step has no way that could be shown.
         view = self._view or self._open()

@@ -34,6 +34,7 @@ from txstore.constants import FileStoreProp
 from txstore.errors import (
     FileChangedError,
     FileMismatchError,
+    NameTakenError,
     SequenceError,
     StagingDamagedError,
 )
@@ -104,7 +105,12 @@ class Stored:
     already: bool = False
 
 
-Event = Checked | Resumed | StartedOver | Acked | Stored
+@dataclass(frozen=True)
+class NameTaken:
+    """A file has the name, and is not replaced: always the last event.  Nothing is kept."""
+
+
+Event = Checked | Resumed | StartedOver | Acked | Stored | NameTaken
 
 
 def transfer_prefix(name: str, path: str) -> str:
@@ -119,6 +125,7 @@ class Put:
     """One file on its way into a store.
 
     :param preserve: whether what is stored has the source's mode and time
+    :param replace: whether a file that has the name is replaced; the store is to refuse it, too
     """
 
     def __init__(
@@ -128,12 +135,15 @@ class Put:
         segment_size: int,
         *,
         preserve: bool = True,
+        replace: bool = True,
     ) -> None:
         self._store = store
         self._source = source
         self._segment_size = segment_size
         self._preserve = preserve
+        self._replace = replace
         self._prefix = transfer_prefix(source.name, source.path)
+        self._target = os.path.join(store.storage_dir, source.name)
         self._segments = 0
         #: the transfer that is worked on; ``None`` until one was found or begun
         self.file_id: str | None = None
@@ -153,6 +163,11 @@ class Put:
 
         :raises CancelledError: somebody dropped the transfer
         """
+        # The store tells so only at the end.
+        if not self._replace and os.path.lexists(self._target):
+            stored_already = yield from self._stored_already()
+            yield Stored(0, already=True) if stored_already else NameTaken()
+            return
         furthest, stalled = -1, 0
         while stalled < _MAX_STALLED:
             stalled += 1
@@ -166,6 +181,11 @@ class Put:
                 return
             except SequenceError:
                 continue
+            except NameTakenError:
+                if self.file_id is not None:
+                    self._store.cancel(self.file_id)
+                yield NameTaken()
+                return
             except StagingDamagedError as error:
                 yield from self._drop(error.file_id, "the store has lost bytes of it")
             except FileMismatchError:
@@ -260,7 +280,7 @@ class Put:
         and still there.  The stored file is not read."""
         source = self._source
         try:
-            found = os.lstat(os.path.join(self._store.storage_dir, source.name))
+            found = os.lstat(self._target)
         except OSError:
             return False
         if found.st_size != source.size:
@@ -278,8 +298,7 @@ class Put:
         """Whether the file in the storage is, byte for byte, this one."""
         source = self._source
         try:
-            path = os.path.join(self._store.storage_dir, source.name)
-            with Source(path, source.name) as stored:
+            with Source(self._target, source.name) as stored:
                 for offset in stored.move_to(stored.size):
                     yield Checked(offset, stored.size)
         except (OSError, FileChangedError):

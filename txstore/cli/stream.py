@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from txstore.cli.interrupts import Interruption
 from txstore.cli.problems import EXPECTED, CommandError
-from txstore.cli.put import Acked, CancelledError, Event, Stored, transfer_prefix
+from txstore.cli.put import Acked, CancelledError, Event, NameTaken, Stored, transfer_prefix
 from txstore.constants import FileStoreProp, FileStoreResultProp
-from txstore.errors import SequenceError
+from txstore.errors import NameTakenError, SequenceError
 
 if TYPE_CHECKING:
     from txstore import FileStoreManager
@@ -49,13 +49,21 @@ def path_of_stdin() -> str | None:
 class Stream:
     """Standard input on its way into a store.
 
+    :param replace: whether a file that has the name is replaced; the store is to refuse it, too
     :ivar size: bytes that were read of it
     """
 
     def __init__(
-        self, store: FileStoreManager, name: str, segment_size: int, interruption: Interruption
+        self,
+        store: FileStoreManager,
+        name: str,
+        segment_size: int,
+        interruption: Interruption,
+        *,
+        replace: bool = True,
     ) -> None:
         self._store = store
+        self._replace = replace
         self._name = name
         self._segment_size = segment_size
         self._interruption = interruption
@@ -72,10 +80,17 @@ class Stream:
 
         :raises CancelledError: somebody dropped the transfer
         """
+        # Before all of it is read; the store tells so only at the end.
+        if not self._replace and os.path.lexists(os.path.join(self._store.storage_dir, self._name)):
+            yield NameTaken()
+            return
         try:
             yield from self._send()
         except SequenceError as error:
             raise CancelledError(self._file_id) from error
+        except NameTakenError:
+            self._store.cancel(self._file_id)
+            yield NameTaken()
         except BaseException:
             # Nobody can go on with it.  Where this fails, too, it goes when it expires.
             with suppress(*EXPECTED):

@@ -17,7 +17,7 @@ from txstore.cli.options import FILE, examples, folders, rate
 from txstore.cli.options import segment_size as size_in_bytes
 from txstore.cli.pace import Pace
 from txstore.cli.problems import EXPECTED, CommandError, explain
-from txstore.cli.put import Acked, Put, Stored
+from txstore.cli.put import Acked, NameTaken, Put, Stored
 from txstore.cli.sources import Found, Target, size_of, source_at, sum_of, targets, with_trees
 from txstore.cli.stream import STDIN, Stream, path_of_stdin
 from txstore.cli.text import say, shown
@@ -73,6 +73,7 @@ _NOTHING_KEPT = "Nothing of it is kept, since it cannot be read again."
     show_default=True,
     help="Give what is stored the permissions and time of its FILE.",
 )
+@click.option("--no-clobber", is_flag=True, help="Leave a file that has the name as it is.")
 @click.option(
     "--limit-rate",
     callback=rate,
@@ -92,6 +93,7 @@ def put(
     durability: Level,
     recursive: bool,
     preserve: bool,
+    no_clobber: bool,
     limit_rate: int | None,
     as_json: bool,
     quiet: bool,
@@ -124,14 +126,18 @@ def put(
                 with _opened(target, recursive=recursive) as source:
                     if store is None:
                         store = stack.enter_context(
-                            opened(storage_dir, working_dir, durability=durability)
+                            opened(
+                                *(storage_dir, working_dir),
+                                durability=durability,
+                                on_exists="refuse" if no_clobber else "replace",
+                            )
                         )
                     interruption.check()
                     most = pace.segment_size(segment_size)
                     way = (
-                        Stream(store, target.name, most, interruption)
+                        Stream(store, target.name, most, interruption, replace=not no_clobber)
                         if source is None
-                        else Put(store, source, most, preserve=preserve)
+                        else Put(store, source, most, preserve=preserve, replace=not no_clobber)
                     )
                     outcome = _put(way, batch, pace, interruption, outcome)
             except click.ClickException:
@@ -215,6 +221,8 @@ def _put(
                 elif event.by_another:
                     status = "stored_by_another"
                 break
+            if isinstance(event, NameTaken):
+                return replace(outcome, status="name_taken", sent=sent)
             batch.show(event)
             interruption.check()
             pace.wait()
