@@ -34,6 +34,8 @@ class TxStoreError(Exception):
             kept = {"errno": self.errno, "strerror": self.strerror, "filename": self.filename}
             # Setting one to None would show in the error's text.
             facts.update({name: value for name, value in kept.items() if value is not None})
+        if isinstance(self, ImportError):  # likewise
+            facts["msg"] = self.msg
         return _rebuild, (type(self), self.args, facts)
 
 

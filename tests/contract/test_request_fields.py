@@ -512,6 +512,8 @@ VALUES: dict[str, Any] = {
     "what": "journal",
     "found": "0009",
     "supported": "0006",
+    "extra": "cluster",
+    "needs": "Such a store",
     "fstype": "nfs4",
     "platform": "nt",
     "limit": 100,
