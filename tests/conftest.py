@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Over what a test's stores are opened.
 FOLDERS, SERVERS = "folders", "servers"
 #: One of so many values is tried over servers, and the first one.
-SOME = 3
+SOME = 5
 
 
 def pytest_configure() -> None:

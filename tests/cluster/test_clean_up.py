@@ -17,6 +17,8 @@ from txstore.errors import LimitError, ObjectStoreError
 from txstore.limits import Limits
 from txstore.testing import Transfer, segment
 
+pytestmark = pytest.mark.promise(9)
+
 LARGE = b"x" * (8 * 1024**2)
 
 

@@ -12,7 +12,7 @@ def test_a_store_over_two_servers_keeps_the_whole_contract() -> None:
     run_state_machine_as_test(
         ClusterContract,
         settings=settings(
-            max_examples=500 if FULL else 12,
+            max_examples=500 if FULL else 8,
             stateful_step_count=30 if FULL else 15,
             report_multiple_bugs=False,
             # A failure is replayed by its seed; to make it smaller would take many minutes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from crash.mutants_check import CHECKS
 from crash.mutants_closing import CLOSING
+from crash.mutants_cluster import CLUSTER
 from crash.mutants_events import EVENTS
 from crash.mutants_guards import GUARDS
 from crash.mutants_journal import JOURNAL
@@ -28,4 +29,5 @@ MUTANTS = [
     *EVENTS,
     *GUARDS,
     *CHECKS,
+    *CLUSTER,
 ]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from txstore.testing.messages import Message, Transfer, cancel, segment
     from txstore.testing.model import Answer, Claims, Refusal, State, step
     from txstore.testing.scratch import scratch_folder
+    from txstore.testing.servers import FaultyServers
 
 _WHERE = {
     "checking": ("ContractBrokenError", "ask", "check_storage"),
@@ -30,6 +31,7 @@ _WHERE = {
     "messages": ("Message", "Transfer", "cancel", "segment"),
     "model": ("Answer", "Claims", "Refusal", "State", "step"),
     "scratch": ("scratch_folder",),
+    "servers": ("FaultyServers",),
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "Fault",
     "FaultPlan",
     "FaultyDisk",
+    "FaultyServers",
     "Message",
     "Refusal",
     "Setup",
