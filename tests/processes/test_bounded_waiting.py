@@ -305,6 +305,45 @@ def test_a_first_segment_whose_lock_was_not_had_leaves_nothing(tmp_path: Path) -
         _begun(store)
 
 
+class TakenDisk(Disk):
+    """Somebody else has the journal lock at so many attempts.
+
+    :ivar pauses: those that were asked for in between; none is made
+    """
+
+    def __init__(self) -> None:
+        self.taken, self.pauses = 0, list[float]()
+
+    def try_lock(self, fd: int, byte: int) -> bool:
+        if self.taken and lock_name(byte) == "journal":
+            self.taken -= 1
+            return False
+        return super().try_lock(fd, byte)
+
+    def pause(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+
+
+def test_a_lock_that_is_held_for_one_commit_is_waited_for_without_a_sleep(tmp_path: Path) -> None:
+    """The kernel makes the shortest sleep last longer than a commit."""
+    disk = TakenDisk()
+    with FileStoreManager(tmp_path, disk=disk, durability="none") as store:
+        disk.taken = 10
+        _begun(store)
+        assert disk.pauses == [0.0] * 10
+
+
+def test_a_lock_that_is_held_for_long_is_waited_for_asleep(tmp_path: Path) -> None:
+    """Whoever has it needs the processor."""
+    disk = TakenDisk()
+    with FileStoreManager(tmp_path, disk=disk, durability="none") as store:
+        disk.taken = 200
+        _begun(store)
+        assert len(disk.pauses) == 200
+        assert all(0.0 < pause < 0.01 for pause in disk.pauses[50:])
+        assert min(disk.pauses[100:]) >= 0.001
+
+
 class OpeningDisk(Disk):
     """Somebody else has the locks, until it is told otherwise."""
 

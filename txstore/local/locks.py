@@ -35,8 +35,10 @@ from txstore.process import threads
 from txstore.process.strikes import pass_on
 
 _L = TypeVar("_L", bound="Lock")
-#: Pauses between attempts at a kernel lock, in seconds: short enough that a lock held for one
-#: commit costs about that, growing so that a long holder is not hammered.
+#: So many attempts at a kernel lock are made with nothing but a yield between them: the shortest
+#: sleep lasts longer than a commit.
+_YIELDS = 20
+#: Pauses between the later attempts, in seconds: growing, so that a long holder is not hammered.
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.00005, 0.002
 
 
@@ -87,14 +89,18 @@ class Lock:
 
     def _wait(self, fd: int, deadline: Deadline) -> None:
         """Wait for the kernel's lock."""
-        pause = _FIRST_PAUSE
+        yields, pause = _YIELDS, _FIRST_PAUSE
         while True:
             if deadline.left() == 0.0:
                 raise self._timeout(deadline)
-            self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
+            if yields:
+                yields -= 1
+                self._disk.pause(0.0)
+            else:
+                self._disk.pause(min(pause * (0.5 + random.random()), deadline.left()))
+                pause = min(pause * 2, _LONGEST_PAUSE)
             if self._disk.try_lock(fd, self._byte):
                 return
-            pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _timeout(self, deadline: Deadline) -> LockTimeoutError:
         return LockTimeoutError(self._file.path, deadline.timeout, self.name)

@@ -314,8 +314,14 @@ class Disk(Machine):
         fcntl.fcntl(fd, _SET, _range(fcntl.F_UNLCK, byte))
 
     def pause(self, seconds: float) -> None:
-        """Wait before the next attempt at a lock that somebody else has."""
-        time.sleep(seconds)
+        """Wait before the next attempt at a lock that somebody else has.
+
+        :param seconds: 0: only yield the processor.  The kernel makes any sleep last 50 us at least
+        """
+        if seconds:
+            time.sleep(seconds)
+        else:
+            os.sched_yield()
 
     def last_holder(self, fd: int, offset: int) -> bytes:
         """What stands in a lock file: the token of the last to ``sign`` it there."""
