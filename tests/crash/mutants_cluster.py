@@ -106,6 +106,17 @@ CLUSTER = [
         " records a part; it keeps that from becoming a rule for every caller",
     ),
     Mutant(
+        "one worker at a time takes a place that a limit gives",
+        (
+            Patch(
+                "Appender._decide",
+                "at.run(sa.select(sa.func.pg_advisory_xact_lock(key)))",
+                "",
+            ),
+        ),
+        ("tests/cluster/test_limits_at_once.py",),
+    ),
+    Mutant(
         "an event is in the transaction that ends its transfer",
         (
             Patch(
