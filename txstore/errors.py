@@ -91,7 +91,10 @@ class NameTakenError(NameRefusedError, FileExistsError):
 
     def __init__(self, name: object, *, file_id: str | None = None) -> None:
         super().__init__(name, "a file has that name already", file_id=file_id)
-        self.errno = _errno.EEXIST
+        self.errno, self.strerror = _errno.EEXIST, str(self.args[0])
+
+    def __str__(self) -> str:
+        return str(self.strerror)  # no call failed that has this number
 
 
 class SequenceError(RequestError):
@@ -320,11 +323,12 @@ class MissingExtraError(TxStoreError, ImportError):
     """A library is not installed that such a store needs.
 
     :ivar extra: the extra of txstore that brings it
+    :ivar needs: what needs it, in words
     """
 
     def __init__(self, extra: str, needs: str) -> None:
         super().__init__(f"{needs} needs: pip install 'txstore[{extra}]'")
-        self.extra = extra
+        self.extra, self.needs = extra, needs
 
 
 class JournalDamagedError(JournalError):
