@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from txstore.sizes import parse_duration, parse_size
+from txstore.sizes import parse_duration, parse_size, parse_size_or_share
 
 Command = Callable[..., None]
 
@@ -75,6 +76,52 @@ def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
 def rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
     """Bytes a second."""
     return None if value is None else segment_size(ctx, param, value)
+
+
+def limits(command: Command) -> Command:
+    """The options that limit what a store takes; the command gets them as ``limits``."""
+
+    @wraps(command)
+    def limited(**given: Any) -> None:
+        from txstore.limits import Limits
+
+        command(limits=Limits(**{name: given.pop(name) for name in _LIMITS}), **given)
+
+    for name, (metavar, read, text) in reversed(_LIMITS.items()):
+        option = f"--{name.replace('_', '-')}"
+        limited = click.option(option, callback=partial(_limit, read), metavar=metavar, help=text)(
+            limited
+        )
+    return limited
+
+
+def _limit(
+    read: Callable[[str], Any], ctx: click.Context, param: click.Parameter, value: str | None
+) -> Any:
+    try:
+        return None if value is None else read(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{error}.", ctx, param) from error
+
+
+def _number(text: str) -> int:
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"{text!r} is no whole number from 0")
+    return int(text)
+
+
+_LIMITS: dict[str, tuple[str, Callable[[str], Any], str]] = {
+    "max_file_size": ("BYTES", parse_size, "Refuse a larger file."),
+    "max_transfers": ("NUMBER", _number, "Begin no transfer while so many are unfinished."),
+    "max_unfinished_bytes": (
+        *("BYTES", parse_size),
+        "Take no segment while unfinished transfers have so many bytes together.",
+    ),
+    "min_free": (
+        *("BYTES", parse_size_or_share),
+        "Keep so much of the storage's file system free, also as 5%.",
+    ),
+}
 
 
 def duration(ctx: click.Context, param: click.Parameter, value: str) -> float:

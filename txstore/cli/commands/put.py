@@ -13,7 +13,7 @@ import click
 
 from txstore.cli.batch import Batch, Outcome, Status
 from txstore.cli.interrupts import INTERRUPTED, Interruption
-from txstore.cli.options import FILE, examples, folders, rate
+from txstore.cli.options import FILE, examples, folders, limits, rate
 from txstore.cli.options import segment_size as size_in_bytes
 from txstore.cli.pace import Pace
 from txstore.cli.problems import EXPECTED, CommandError, explain
@@ -24,6 +24,7 @@ from txstore.cli.text import say, shown
 
 if TYPE_CHECKING:
     from txstore import FileStoreManager
+    from txstore.limits import Limits
     from txstore.options import Level
     from txstore.source import Source
 
@@ -82,6 +83,7 @@ _NOTHING_KEPT = "Nothing of it is kept, since it cannot be read again."
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a file, for programs.")
 @click.option("--quiet", is_flag=True, help="Print errors only.")
+@limits
 @click.pass_context
 def put(
     ctx: click.Context,
@@ -97,6 +99,7 @@ def put(
     limit_rate: int | None,
     as_json: bool,
     quiet: bool,
+    limits: Limits,
 ) -> None:
     """Store each FILE; run the same command again after an interruption to go on.
 
@@ -130,6 +133,7 @@ def put(
                                 *(storage_dir, working_dir),
                                 durability=durability,
                                 on_exists="refuse" if no_clobber else "replace",
+                                limits=limits,
                             )
                         )
                     interruption.check()
