@@ -7,7 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from cluster_servers import BUCKET, Cluster, s3_client
+from cluster_servers import BUCKET, Cluster, fresh_cluster, s3_client
 from losing import LosingServers
 
 from txstore import FileStoreManager
@@ -65,12 +65,11 @@ def test_nothing_is_wrong_with_a_store_that_is_right(cluster: Cluster) -> None:
     assert totals.free is None
 
 
-def test_where_no_store_is_there_is_nothing_made(cluster: Cluster) -> None:
-    with pytest.raises(FileNotFoundError):
-        inspected(cluster)
-    assert sql(
-        cluster, "SELECT count(*) FROM pg_tables WHERE schemaname = 'public'"
-    ).fetchall() == [(0,)]
+def test_where_no_store_is_there_is_nothing_made() -> None:
+    with fresh_cluster(new=True) as cluster:
+        with pytest.raises(FileNotFoundError):
+            inspected(cluster)
+        assert cluster.rows("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == [(0,)]
 
 
 @pytest.mark.usefixtures("store")

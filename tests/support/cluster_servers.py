@@ -170,13 +170,15 @@ class Cluster(NamedTuple):
 
 
 @contextmanager
-def fresh_cluster() -> Iterator[Cluster]:
+def fresh_cluster(*, new: bool = False) -> Iterator[Cluster]:
     """An empty place in the object store, and a database without rows.
 
     Databases are used again: to make one, and its tables, takes longer than most tests do.
+
+    :param new: whether it must be one that has no tables either
     """
     addresses = shared_servers()
-    database = _databases.pop() if _databases else _new_database(addresses)
+    database = _databases.pop() if _databases and not new else _new_database(addresses)
     place = f"place-{os.getpid()}-{next(_numbers)}"
     yield Cluster(place, database, addresses)
     with psycopg.connect(addresses.database(database), autocommit=True) as connection:
@@ -320,6 +322,16 @@ class Server:
             self.process = None
 
     stop = kill
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """For a while it answers nothing, and then goes on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
 
     def said(self) -> str:
         """The end of its log."""
