@@ -166,4 +166,5 @@ def test_a_file_in_one_segment_that_was_cut_off_counts_for_no_limit(tmp_path: Pa
         store.store_segment(message(TWO, 1))
         assert [one.file_id for one in store.transfers()] == [TWO.file_id]
         assert store.count_transfers() == 1
+        store.status(ONE.file_id)  # which settles it
     assert (storage / ONE.name).read_bytes() == ONE.content
