@@ -8,6 +8,7 @@ from crash.patches import Patch
 
 _STRANGE = ("tests/processes/test_strange_processes.py",)
 _CUT_OFF = ("tests/processes/test_cut_off.py",)
+_REPLACED = ("tests/local/test_replaced.py",)
 _DISKS = ("tests/local/test_disks_of_their_own.py",)
 
 GUARDS = [
@@ -77,5 +78,26 @@ GUARDS = [
             Patch("Index._fill", "self._disk.overwrite_in_place(fd)", "pass"),
         ),
         _DISKS,
+    ),
+    Mutant(
+        "the journal's names are looked at",
+        (
+            Patch(
+                "Journal._check_in_place",
+                "self._disk.names_version(files.folder) != files.version",
+                "False",
+            ),
+        ),
+        _REPLACED,
+    ),
+    Mutant(
+        "the staging file's name is looked at",
+        (Patch("StagedFile.is_in_place", "return same", "return True"),),
+        _REPLACED,
+    ),
+    Mutant(
+        "what changed a moment before is looked at again",
+        (Patch("settled", "blur < time.time_ns() - changed", "True"),),
+        ("tests/unit/test_settled.py",),
     ),
 ]

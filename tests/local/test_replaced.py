@@ -26,6 +26,8 @@ from txstore.errors import (
 )
 from txstore.options import Level
 
+pytestmark = pytest.mark.promise(7)
+
 DATA = bytes(range(256)) * 4
 levels = pytest.mark.parametrize("level", LEVELS if FULL else ("segment", "none"))
 
