@@ -23,6 +23,10 @@ from txstore.errors import JournalError, LockTimeoutError, OptionError
 _KEPT, _MORE = 8, 56
 #: Seconds that a call to PostgreSQL is given at least, however late it is.
 _LEAST = 0.5
+#: Seconds of its call after which a transaction says itself how long it may wait.
+_JUST_BEGUN = 0.2
+#: Milliseconds: the longest that PostgreSQL can be told.
+_MOST_WAITING = 2**31 - 1
 #: Seconds after which PostgreSQL ends a transaction of a worker that is paused or gone: nobody
 #: waits for it longer than that.
 _IDLE = 10
@@ -116,6 +120,8 @@ class Journal:
             _bound(connection, deadline)
             with connection.cursor() as cursor:
                 cursor.execute(_SETTINGS)
+                most = min(int(max(self._timeout, _LEAST) * 1000), _MOST_WAITING)
+                cursor.execute(f"SET lock_timeout = {most}".encode())
             connection.autocommit = False
             return connection
 
@@ -209,10 +215,12 @@ class Journal:
     ) -> Iterator[Transaction]:
         """A transaction on a connection that is there."""
         transaction = Transaction(connection, self._servers)
-        milliseconds = max(1, int(max(deadline.left(), _LEAST) * 1000))
-        settings = {"timeout": f"{min(milliseconds, 2**31 - 1)}"}
-        transaction.run(_LAZY if lazily else _BOUNDED, settings)
         try:
+            left = deadline.left()
+            if lazily or left < self._timeout - _JUST_BEGUN:  # else as the connection has it
+                milliseconds = min(int(max(left, _LEAST) * 1000), _MOST_WAITING)
+                settings = {"timeout": f"{milliseconds}"}
+                transaction.run(_LAZY if lazily else _BOUNDED, settings)
             yield transaction
         except BaseException:
             try:

@@ -91,7 +91,7 @@ class ClusterInspector:
             objects = Objects(self._bucket, self._servers, self._timeout)
             try:
                 look = _Look(journal, objects, self._servers, self._timeout)
-                if not look.read(lambda at: check_revision(journal, at)):
+                if not look.read(lambda at: check_revision(journal, at) and records.identity(at)):
                     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), journal.where)
                 yield look
             finally:

@@ -113,6 +113,18 @@ _ADVANCE = (
     .values({name: _p(f"p_{name}") for name in Progress._fields})
     .values(change=transfer.c.change + 1, updated_at=_NOW)
 )
+_moved = _ADVANCE.returning(transfer.c.id).cte("moved")
+#: Both at once: a round trip less.
+_APPEND = (
+    sa.insert(tail)
+    .from_select(
+        ["transfer_id", "number", "data"],
+        sa.select(
+            _moved.c.id, _p("p_number", type_=sa.BigInteger), _p("p_data", type_=sa.LargeBinary)
+        ),
+    )
+    .returning(tail.c.number)
+)
 _TOUCH = sa.update(transfer).where(transfer.c.id == _p("p_id")).values(updated_at=_NOW)
 _ADD_TAIL = sa.insert(tail)
 _TAIL = sa.select(tail.c.data).where(tail.c.transfer_id == _p("id")).order_by(tail.c.number)
@@ -242,6 +254,15 @@ def advance(at: Transaction, row: Transfer, progress: Progress) -> bool:
     """Move a transfer on; ``False``: somebody changed it."""
     values = {"p_id": row.id, "p_change": row.change, **_values(progress)}
     return at.run(_ADVANCE, values).rowcount == 1
+
+
+def append(at: Transaction, row: Transfer, progress: Progress, data: bytes) -> bool:
+    """Move a transfer on, its segment's bytes in its tail; ``False``: somebody changed it."""
+    if not data:
+        return advance(at, row, progress)
+    values = {"p_id": row.id, "p_change": row.change, **_values(progress)}
+    more = {"p_number": progress.segments, "p_data": data}
+    return at.run(_APPEND, {**values, **more}).scalar() is not None
 
 
 def touch(at: Transaction, row: Transfer) -> None:

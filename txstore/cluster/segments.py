@@ -57,10 +57,11 @@ class Appender:
         self, at: Transaction, request: SegmentRequest, row: Transfer | None, deadline: Deadline
     ) -> None:
         progress = self._parts.progress(row, request.payload, deadline)
-        if row is None:
-            key = records.begin(at, request.file_id, progress)
-        else:
-            key = row.id if records.advance(at, row, progress) else None
+        if row is not None:
+            if not records.append(at, row, progress, request.payload):
+                raise ChangedError
+            return
+        key = records.begin(at, request.file_id, progress)
         if key is None:
             raise ChangedError
         if request.payload:
