@@ -43,7 +43,7 @@ from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
-from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
+from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.protocol.status import Totals, TransferStatus
 
@@ -100,13 +100,7 @@ class ClusterEngine:
                 option="min_free",
                 received=self._limits.min_free,
             )
-        if not options.replaces:
-            raise OptionError(
-                "on_exists='refuse' is for a store in two folders; over many hosts files are"
-                " replaced.",
-                option="on_exists",
-                received="refuse",
-            )
+        self._taken = False if options.replaces else None
         assert options.working_dir is not None
         bucket = read_bucket(options.storage_dir)
         self.storage_dir = bucket.url
@@ -123,7 +117,13 @@ class ClusterEngine:
             conditional = self._retrying(lambda: self._open(storage, deadline), deadline)
             self._parts = Parts(journal, objects, bucket.part_size)
             self._appender = Appender(journal, self._parts, options.limits, options.level)
-            self._publisher = Publisher(journal, objects, self._parts, conditional=conditional)
+            self._publisher = Publisher(
+                journal,
+                objects,
+                self._parts,
+                conditional=conditional,
+                replaces=options.replaces,
+            )
             self.events = ClusterEvents(journal, servers)
             self._cleaning = Cleaning(
                 journal,
@@ -281,9 +281,13 @@ class ClusterEngine:
             raise UnsettledError(row)
         if row is None and last.refused is not None:
             raise last.refused  # this very message ended it
-        known = Known(row.segments, row.offset) if row is not None else Known(0)
+        segments, size = (row.segments, row.offset) if row is not None else (0, 0)
+        known = Known(segments, size, taken=self._taken)
         while isinstance(step := decide(request, known, self._limits), Fact):
-            if step is Fact.CONTENT:
+            if step is Fact.TAKEN:
+                # If it is not, whoever publishes looks once more, while nobody else can.
+                known = known._replace(taken=self._publisher.is_taken(claim.path, deadline))
+            elif step is Fact.CONTENT:
                 hasher = self._parts.hasher(row, deadline)
                 hasher.update(request.payload)
                 known = known._replace(content=(hasher.total, hasher.digest()))
@@ -297,8 +301,20 @@ class ClusterEngine:
             raise step.error
         if step is Step.STORE:
             self._publisher.publish_whole(request, claim, last.seen, deadline)
-        elif step is Step.FINISH:
-            assert row is not None
+        elif row is not None and step is not Step.ANSWER:
+            self._end(step, row, request, claim, deadline)
+
+    def _end(
+        self,
+        step: Step,
+        row: Transfer,
+        request: SegmentRequest,
+        claim: FileClaim,
+        deadline: Deadline,
+    ) -> None:
+        if step is Step.END:  # its file is there
+            self._drop(row, deadline)
+        else:
             self._publisher.finish(row, request, claim, deadline)
 
     def _drop(self, row: Transfer, deadline: Deadline) -> None:

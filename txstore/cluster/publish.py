@@ -41,13 +41,22 @@ class Publisher:
     """Publishes for one engine.  Thread-safe.
 
     :param conditional: whether the object store keeps "only where there is none" of a PUT
+    :param replaces: whether a file that is there may be replaced
     """
 
     def __init__(
-        self, journal: Journal, objects: Objects, parts: Parts, *, conditional: bool
+        self,
+        journal: Journal,
+        objects: Objects,
+        parts: Parts,
+        *,
+        conditional: bool,
+        replaces: bool,
     ) -> None:
         self._journal, self._objects, self._parts = journal, objects, parts
-        self._conditional = conditional
+        # Without an intent a file could be refused because of itself, after a crash.
+        self._conditional = conditional and replaces
+        self._replaces = replaces
 
     def publish_whole(
         self, request: SegmentRequest, claim: FileClaim, seen: int, deadline: Deadline
@@ -151,12 +160,15 @@ class Publisher:
         """Settle what was left under a name; what is there then.
 
         :raises NameRefusedError: a folder has the name, or a file that of a folder in it
+        :raises ChangedError: a file has it meanwhile, and is not to be replaced
         """
         with self._journal.within(held, deadline) as at:
             left = records.by_path(at, claim.path)
         if left is not None:
             self._settle(held, left, deadline)
         found = self._objects.head(claim.path, deadline)
+        if found is not None and not self._replaces:
+            raise ChangedError
         if found is None:
             if self._objects.keys(f"{claim.path}/", None, 1, deadline).keys:
                 raise NameRefusedError(claim.name, "a folder has it", file_id=request.given_id)
@@ -236,6 +248,10 @@ class Publisher:
                 records.withdraw(at, current)
                 keys = []
         self._parts.discard(keys, deadline)
+
+    def is_taken(self, path: str, deadline: Deadline) -> bool:
+        """Whether a file has a name now."""
+        return self._objects.head(path, deadline) is not None
 
     def is_as_published(self, done: Completion, deadline: Deadline) -> bool:
         """Whether a file is the one that was published."""
