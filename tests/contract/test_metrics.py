@@ -267,6 +267,7 @@ def test_what_killed_workers_counted_is_added_up(gathering: Gathering) -> None:
     assert set(Path(gathering.folder).iterdir()) == files, "nothing piles up"
 
 
+@pytest.mark.promise(6)
 def test_no_page_of_what_workers_count_in_is_without_its_place(gathering: Gathering) -> None:
     """On a full file system the kernel would kill the worker that changes it."""
     for path in Path(gathering.folder).iterdir():

@@ -21,4 +21,20 @@ SERVICE = [
         (Patch("_ended", "running.cancel()", "(running.cancel() or True)"),),
         ("tests/contract/test_aio.py", "-k", "has_begun"),
     ),
+    Mutant(
+        "metrics that fail change no answer",
+        (Patch("tell", 'logger.exception("Metrics could not be told")', "raise"),),
+        ("tests/contract/test_metrics.py", "-k", "change_no_answer"),
+    ),
+    Mutant(
+        "blocks of the files that workers count in",
+        (
+            Patch(
+                "_allocate",
+                "os.posix_fallocate(file.fileno(), 0, _SIZE)",
+                "file.truncate(_SIZE)",
+            ),
+        ),
+        ("tests/contract/test_metrics.py", "-k", "without_its_place"),
+    ),
 ]

@@ -67,6 +67,13 @@ def test_all_workers_are_told_of_and_what_a_dead_one_did(
     assert not list(tmp_path.glob("txstore-metrics-*")), "nothing is left"
 
 
+def test_the_extra_that_is_missing_is_named(shared_dir: Path) -> None:
+    without = "import sys; sys.modules['prometheus_client'] = None"
+    service = ServiceProcess(shared_dir, "--metrics", "127.0.0.1:0", wait=False, first=without)
+    assert service.wait() == 2
+    assert any("pip install 'txstore[metrics]'" in line for line in service.output)
+
+
 def test_an_address_that_is_taken_is_said_at_once(shared_dir: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
