@@ -210,10 +210,10 @@ def _broken_by_errors(text: str) -> Iterator[None]:
 def sampled(runs: list[Run], folders: Folders, count: int, seed: str) -> list[Injection]:
     """``count`` of all injections: of each call as many as of any other where there are enough, and
     each of its calls once before any of them a second time."""
-    by_call: dict[str, dict[tuple[Run, int], list[Injection]]] = {}
+    by_call: dict[str, dict[tuple[str, int], list[Injection]]] = {}
     for run in runs:
         for one in injections(run, folders):
-            by_call.setdefault(one.call, {}).setdefault((run, one.nth), []).append(one)
+            by_call.setdefault(one.call, {}).setdefault((run.name, one.nth), []).append(one)
     picker = random.Random(seed)
     lists = []
     for by_number in by_call.values():
