@@ -496,9 +496,8 @@ class ObjectStore(Server):
             "volume.max": 0,
         }
         program = Path(sysconfig.get_path("scripts"), "weed")
-        self._run(
-            [f"{program}", "server", *(f"-{name}={value}" for name, value in settings.items())]
-        )
+        options = (f"-{name}={value}" for name, value in settings.items())
+        self._run([f"{program}", f"-logdir={self.folder}", "server", *options])
 
     def _launch_again(self) -> None:
         """Somebody may have taken a port that was free."""
