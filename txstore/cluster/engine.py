@@ -6,7 +6,6 @@ commit whose answer was lost is found out before anything is answered from it.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -14,11 +13,10 @@ import uuid
 import weakref
 from collections.abc import Callable
 from contextlib import ExitStack
-from datetime import timezone
 from typing import Protocol, TypeVar
 
 from txstore.checks import Finding
-from txstore.cluster import records
+from txstore.cluster import records, status
 from txstore.cluster.addresses import read_bucket
 from txstore.cluster.belongings import Belongings
 from txstore.cluster.cleaning import Cleaning
@@ -30,7 +28,7 @@ from txstore.cluster.measured import MeasuredServers
 from txstore.cluster.objects import MARKER, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.publish import Publisher
-from txstore.cluster.records import Completion, Transfer
+from txstore.cluster.records import Transfer
 from txstore.cluster.retry import ChangedError, TransientError, retrying
 from txstore.cluster.segments import Appender, UnsettledError
 from txstore.cluster.servers import Servers
@@ -41,6 +39,7 @@ from txstore.limits import Limits
 from txstore.metrics import Metrics
 from txstore.options import Durability
 from txstore.process import forks
+from txstore.protocol.admission import wants_room
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
@@ -217,15 +216,13 @@ class ClusterEngine:
             answer = self._answer(request, deadline)
         except (OSError, LimitError) as error:
             # What is expired goes before anybody is told that there is no room.
-            if not _wants_room(error) or not self._make_room(request.file_id, deadline):
+            if not wants_room(error) or not self._make_room(request.file_id, deadline):
                 raise
             answer = self._answer(request, deadline)
         self._cleaning.after_answer(request.file_id, deadline)
         return answer
 
     def _answer(self, request: SegmentRequest, deadline: Deadline) -> FileStoreSegmentResult:
-        if request.cancel:
-            return self.cancel(request, deadline)
         if request.store is None:
             self._attempt(request, lambda: self._appender.take(request, deadline), deadline)
             return FileStoreSegmentResult(request.file_id, request.number)
@@ -368,30 +365,16 @@ class ClusterEngine:
 
     def transfers(self, prefix: str, deadline: Deadline) -> list[TransferStatus]:
         """The unfinished transfers whose ids begin with a text, oldest first."""
-
-        def work() -> list[TransferStatus]:
-            with self._journal.transaction(deadline) as at:
-                return [_of_transfer(row) for row in records.transfers(at, prefix)]
-
-        return self._retrying(work, deadline)
+        rows = self._journal.ask(lambda at: records.transfers(at, prefix), deadline)
+        return [status.of_transfer(row) for row in rows]
 
     def count_transfers(self, deadline: Deadline) -> int:
         """How many unfinished transfers there are."""
-
-        def work() -> int:
-            with self._journal.transaction(deadline) as at:
-                return records.count(at)
-
-        return self._retrying(work, deadline)
+        return self._journal.ask(records.count, deadline)
 
     def totals(self, deadline: Deadline) -> Totals:
         """What there is in all."""
-
-        def work() -> tuple[int, int, float]:
-            with self._journal.transaction(deadline) as at:
-                return records.totals(at)
-
-        transfers, size, oldest_age = self._retrying(work, deadline)
+        transfers, size, oldest_age = self._journal.ask(records.totals, deadline)
         behind = (one.behind for one in self.events.consumers(deadline))
         return Totals(transfers, size, oldest_age, max(behind, default=0), free=None)
 
@@ -405,8 +388,8 @@ class ClusterEngine:
             if row is not None and row.publish_token is not None:
                 raise UnsettledError(row)
             if row is not None:
-                return _of_transfer(row)
-            return _of_completion(done[0]) if done else None
+                return status.of_transfer(row)
+            return status.of_completion(done[0]) if done else None
 
         return self._attempt(SegmentRequest(file_id, 0, b""), work, deadline)
 
@@ -430,13 +413,6 @@ class ClusterEngine:
         return found.kind == "marker-missing"  # which was written when this was opened
 
 
-def _wants_room(error: Exception) -> bool:
-    """Whether a call that failed may succeed when others have given something back."""
-    if isinstance(error, LimitError):
-        return error.option != "max_file_size"
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-
-
 class _Last:
     """What an attempt at a call was about to do when its answer was lost.
 
@@ -448,35 +424,3 @@ class _Last:
     refused: RequestError | None = None
     dropping: int | None = None
     seen: int = 0
-
-
-def _of_transfer(row: Transfer) -> TransferStatus:
-    status = TransferStatus(
-        file_id=row.file_id,
-        segments_received=row.segments,
-        bytes_received=row.offset,
-        sha256=None,
-        created_at=row.created_at.astimezone(timezone.utc),
-        updated_at=row.updated_at.astimezone(timezone.utc),
-        state="receiving" if row.publish_path is None else "publishing",
-        name=row.publish_path,
-        size=row.publish_size,
-    )
-    # In a list of many transfers that nobody asks it of, it would take most of the time.
-    status.__dict__["_hashed"] = row.state
-    del status.__dict__["sha256"]
-    return status
-
-
-def _of_completion(done: Completion) -> TransferStatus:
-    return TransferStatus(
-        file_id=done.file_id,
-        segments_received=done.segments,
-        bytes_received=done.size,
-        sha256=done.sha256.hex(),
-        created_at=done.created_at.astimezone(timezone.utc),
-        updated_at=done.completed_at.astimezone(timezone.utc),
-        state="stored",
-        name=done.path,
-        size=done.size,
-    )

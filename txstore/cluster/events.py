@@ -140,35 +140,33 @@ class ClusterEvents:
     def after(self, sequence: int, limit: int, deadline: Deadline) -> list[Event]:
         """The next events, oldest first."""
 
-        def work() -> list[Event]:
-            with self._journal.transaction(deadline) as at:
-                number(at)
-                found = at.run(_AFTER, {"after": sequence, "most": limit}).mappings().all()
+        def newer(at: Transaction) -> list[Event]:
+            number(at)
+            found = at.run(_AFTER, {"after": sequence, "most": limit}).mappings().all()
             return [_event(row) for row in found]
 
-        return retrying(work, deadline, self._servers)
+        return self._journal.ask(newer, deadline)
 
     # --- consumers ---------------------------------------------------------------------------
 
     def consumers(self, deadline: Deadline) -> list[Consumer]:
         """All consumers, by name."""
 
-        def work() -> list[Consumer]:
-            with self._journal.transaction(deadline) as at:
-                number(at)
-                rows: Any = at.run(_CONSUMERS).all()
-                return [
-                    Consumer(
-                        name,
-                        cursor,
-                        newest - max(cursor, oldest - 1),
-                        max(oldest - 1 - cursor, 0),
-                        registered.astimezone(timezone.utc),
-                    )
-                    for name, cursor, registered, oldest, newest in rows
-                ]
+        def known(at: Transaction) -> list[Consumer]:
+            number(at)
+            rows: Any = at.run(_CONSUMERS).all()
+            return [
+                Consumer(
+                    name,
+                    cursor,
+                    newest - max(cursor, oldest - 1),
+                    max(oldest - 1 - cursor, 0),
+                    registered.astimezone(timezone.utc),
+                )
+                for name, cursor, registered, oldest, newest in rows
+            ]
 
-        return retrying(work, deadline, self._servers)
+        return self._journal.ask(known, deadline)
 
     def take_turn(self, name: str, deadline: Deadline) -> ClusterTurn | None:
         """Register a consumer, if need be, and take its turn; ``None``: another has it."""
@@ -198,26 +196,23 @@ class ClusterEvents:
     def done(self, name: str, sequence: int, deadline: Deadline) -> None:
         """A consumer is done with an event and all before."""
 
-        def work() -> bool:
-            with self._journal.transaction(deadline) as at:
-                return at.run(_MOVE, {"p_name": name, "p_to": sequence}).rowcount == 1
+        def move(at: Transaction) -> bool:
+            return at.run(_MOVE, {"p_name": name, "p_to": sequence}).rowcount == 1
 
-        if not retrying(work, deadline, self._servers):
+        if not self._journal.ask(move, deadline):
             raise UnknownConsumerError(name)
 
     def remove_consumer(self, name: str, deadline: Deadline) -> bool:
         """Forget a consumer; ``False``: none has that name."""
         removed = False
 
-        def work() -> bool:
+        def remove(at: Transaction) -> bool:
             nonlocal removed
-            with self._journal.transaction(deadline) as at:
-                found = at.run(_REMOVE, {"p_name": name}).rowcount == 1
-                # An attempt whose answer was lost may have removed it.
-                removed = removed or found
+            # An attempt whose answer was lost may have removed it.
+            removed = at.run(_REMOVE, {"p_name": name}).rowcount == 1 or removed
             return removed
 
-        return retrying(work, deadline, self._servers)
+        return self._journal.ask(remove, deadline)
 
     def close(self) -> None:
         """End all turns."""

@@ -5,19 +5,21 @@ from __future__ import annotations
 import errno
 import hashlib
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool, QueuePool
 
 from txstore.cluster.addresses import without_secrets
-from txstore.cluster.retry import TransientError
+from txstore.cluster.retry import TransientError, retrying
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import JournalError, LockTimeoutError, OptionError
+
+T = TypeVar("T")
 
 #: Connections that are kept, and that there may be besides.
 _KEPT, _MORE = 8, 56
@@ -196,6 +198,16 @@ class Journal:
         """Close a connection whatever state it is in; PostgreSQL frees its locks."""
         with suppress(sa.exc.SQLAlchemyError, psycopg.Error):
             connection.invalidate()
+
+    def ask(self, question: Callable[[Transaction], T], deadline: Deadline) -> T:
+        """The answer to a question, in a transaction of its own.  It is asked again as long as what
+        fails is passing."""
+
+        def asked() -> T:
+            with self.transaction(deadline) as at:
+                return question(at)
+
+        return retrying(asked, deadline, self._servers)
 
     @contextmanager
     def transaction(self, deadline: Deadline, *, lazily: bool = False) -> Iterator[Transaction]:

@@ -6,7 +6,6 @@ in the modules of those names, and why in ``docs/design.md``.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import logging
 import os
@@ -51,7 +50,7 @@ from txstore.local.whole import WholeFiles
 from txstore.metrics import Metrics, Timed
 from txstore.options import Durability
 from txstore.process import forks
-from txstore.protocol.admission import Quota
+from txstore.protocol.admission import Quota, wants_room
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
@@ -242,7 +241,7 @@ class LocalEngine:
         try:
             return self._answer(request, deadline)
         except (OSError, LimitError) as error:
-            if not _wants_room(error):
+            if not wants_room(error):
                 raise
             if not self._housekeeping.make_room(request.file_id, deadline):
                 raise
@@ -455,13 +454,6 @@ class LocalEngine:
         parts = self._home, self._locks.journal, self._staging, self._records
         repair = Repair(*parts, self._housekeeping, self.status)
         return repair.mend(found, Call.within(deadline, self._clock))
-
-
-def _wants_room(error: Exception) -> bool:
-    """Whether a call that failed may succeed when others have given something back."""
-    if isinstance(error, LimitError):
-        return error.option != "max_file_size"
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _content(

@@ -28,11 +28,7 @@ def of_transfer(row: Transfer, hasher: Hasher | None = None) -> TransferStatus:
         name=None if path is None else os.fsdecode(path),
         size=row.said_size if row.publish_size is None else row.publish_size,
     )
-    if hasher is None:
-        # In a list of many transfers that nobody asks it of, it would take most of the time.
-        status.__dict__["_hashed"] = row.state
-        del status.__dict__["sha256"]
-    return status
+    return status if hasher is not None else status.hashed_when_asked(row.state)
 
 
 def of_completion(done: Completion) -> TransferStatus:

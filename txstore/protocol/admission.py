@@ -6,6 +6,7 @@ gives back what the others bound.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,6 +113,13 @@ class Quota:
             facts = (self.max_bytes, usage.bytes, usage.bytes + self.more)
             return _refusal(self.request, text, "max_unfinished_bytes", *facts)
         return None
+
+
+def wants_room(error: Exception) -> bool:
+    """Whether a call that failed may succeed when others have given something back."""
+    if isinstance(error, LimitError):
+        return error.option != "max_file_size"
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 _LATER = "Send it again when others are finished."

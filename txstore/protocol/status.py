@@ -37,6 +37,16 @@ class TransferStatus:
     name: str | None = None
     size: int | None = None
 
+    def hashed_when_asked(self, saved: bytes | None) -> TransferStatus:
+        """The same one, whose ``sha256`` is made when somebody asks for it: in a list of many
+        transfers it would take most of the time.
+
+        :param saved: state of the running hash
+        """
+        self.__dict__["_hashed"] = saved
+        del self.__dict__["sha256"]
+        return self
+
     def __getattr__(self, name: str) -> Any:
         # Only where there is no such attribute (yet).
         if name != "sha256" or "_hashed" not in self.__dict__:
