@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 from cluster_servers import BUCKET, Cluster, s3_client
-from losing import LosingServers
 
 from txstore import FileStoreManager
 from txstore.errors import LimitError, ObjectStoreError
 from txstore.limits import Limits
-from txstore.testing import Transfer, segment
+from txstore.testing import FaultyServers, Transfer, segment
 
 pytestmark = pytest.mark.promise(9)
 
@@ -61,12 +61,12 @@ def test_a_transfer_without_activity_expires_with_its_parts(cluster: Cluster) ->
 
 
 def test_what_expires_is_told_though_the_answer_of_the_database_is_lost(cluster: Cluster) -> None:
-    servers = LosingServers()
+    servers = FaultyServers()
     with opened(cluster) as first, opened(cluster, expire_after=0, disk=servers) as store:
         for number in range(3):
             first.store_segment(segment(1, b"old", f"old-{number}"))
         # The first commit is the one that looks for what was left, the second drops.
-        servers.lose("commit", 2)
+        servers.faults.fail("commit", errno.ECONNRESET, nth=2, after=True)
         assert sorted(store.expire()) == ["old-0", "old-1", "old-2"]
         assert len(list(store.events())) == 3
 
@@ -94,13 +94,13 @@ def test_completions_are_forgotten(cluster: Cluster) -> None:
 def test_an_object_that_was_never_recorded_goes_and_one_that_may_be_stays(
     cluster: Cluster,
 ) -> None:
-    servers = LosingServers()
+    servers = FaultyServers()
     with opened(cluster, disk=servers, lock_timeout=1) as store:
         # The answer to the object's PUT is lost for ever: a worker died there, say.
-        servers.lose("put_object", 1, for_ever=True)
+        servers.faults.fail("put_object", errno.ECONNRESET, after=True, forever=True)
         with pytest.raises(ObjectStoreError):
             store.store_segment(segment(1, LARGE, "id"))
-        servers.clear()
+        servers.faults.clear()
         store.expire()
         assert len(keys(cluster)) == 1  # its worker may be at it still
         sql(cluster, "UPDATE part SET registered_at = registered_at - interval '2 h'")

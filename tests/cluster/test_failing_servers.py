@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import psycopg
@@ -59,7 +59,14 @@ def servers() -> _FailingServers:
 
 
 @pytest.fixture
-def store(cluster: Cluster, servers: _FailingServers) -> Any:
+def store(cluster: Cluster, servers: _FailingServers) -> Iterator[FileStoreManager]:
+    with FileStoreManager(cluster.storage_dir, cluster.working_dir, disk=servers) as store:
+        yield store
+
+
+@pytest.fixture
+def hasty(cluster: Cluster, servers: _FailingServers) -> Iterator[FileStoreManager]:
+    """Whose calls end soon."""
     with FileStoreManager(
         cluster.storage_dir, cluster.working_dir, disk=servers, lock_timeout=0.5
     ) as store:
@@ -101,14 +108,19 @@ def _name(one: object) -> str:
 
 @pytest.mark.parametrize(("kind", "error", "number"), PASSING, ids=_name)
 def test_what_passes_is_waited_for_and_told_if_it_does_not(
-    store: FileStoreManager, servers: _FailingServers, kind: str, error: Exception, number: int
+    store: FileStoreManager,
+    hasty: FileStoreManager,
+    servers: _FailingServers,
+    kind: str,
+    error: Exception,
+    number: int,
 ) -> None:
     servers.fail(kind, error, 2)
     store.store_segment(Transfer("file", (b"bytes",), "one").message(1))
     assert servers.made == 2
     servers.fail(kind, error, 10_000)
     with pytest.raises((ObjectStoreError, JournalError)) as caught:
-        store.store_segment(Transfer("file", (b"again",), "two").message(1))
+        hasty.store_segment(Transfer("file", (b"again",), "two").message(1))
     assert caught.value.errno == number
     assert caught.value.__cause__ is error
     assert servers.made > 2
@@ -130,11 +142,11 @@ def test_what_lasts_is_told_at_once(
 
 
 def test_a_row_that_is_locked_for_too_long_is_a_lock_not_had(
-    store: FileStoreManager, cluster: Cluster
+    store: FileStoreManager, hasty: FileStoreManager, cluster: Cluster
 ) -> None:
     store.store_segment(segment(1, b"a", "id"))
     with psycopg.connect(cluster.working_dir) as other:
         other.execute("SELECT 1 FROM transfer FOR UPDATE")
         with pytest.raises(LockTimeoutError):
-            store.store_segment(segment(2, b"b", "id"))
+            hasty.store_segment(segment(2, b"b", "id"))
     store.store_segment(segment(2, b"b", "id"))

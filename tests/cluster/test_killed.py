@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from cluster_servers import Cluster, Pair, own_pair
 from crew import apart
+from finishing import NAME, content, finish_under_one_name
 from fleet import Fleet, Log, Plan
 from pushing import TRANSFERS, check_transfers, push
-from support import FULL, claim, message, outcome
+from support import FULL, outcome
 
 from txstore import FileStoreManager
 
@@ -20,8 +21,6 @@ SEED = 5
 WORKERS = 32 if FULL else 8
 KILLS = 60 if FULL else 8
 ACKS_BETWEEN = 20
-
-NAME = "the one"
 
 
 def killed_while_pushing(folder: Path) -> None:
@@ -51,27 +50,6 @@ def killed_while_pushing(folder: Path) -> None:
             check_transfers(store, lines)
             events = [one.file_id for one in store.events()]
             assert sorted(events) == sorted({line.what for line in lines if line.kind == "ack"})
-
-
-def content(file_id: str) -> bytes:
-    """A file that tells which it is and whether it is whole."""
-    return file_id.encode().ljust(100) + random.Random(file_id).randbytes(20_000)
-
-
-def finish_under_one_name(store: FileStoreManager, log: Log, rng: random.Random) -> None:
-    """Files of one or two segments, each under the same name."""
-    count = 0
-    while not log.ended:
-        count += 1
-        file_id = f"{log.worker.replace('.', '-')}-{count}"
-        data, first = content(file_id), rng.choice([0, 5_000])
-        log.write("try", file_id, 1)
-        if first:
-            store.store_segment(message(data[:first], file_id=file_id, segment_number="1"))
-        fields = {"file_id": file_id, "segment_number": "2" if first else "1"}
-        last = message(data[first:], **fields, **claim(data, NAME))
-        assert store.store_segment(last).file_result == "store"
-        log.write("ack", file_id, 1)
 
 
 def read_until(over: threading.Event, cluster: Cluster, torn: list[object]) -> None:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from cluster_servers import BUCKET, Cluster, s3_client
-from losing import LosingServers
 
 from txstore import FileStoreManager
-from txstore.testing import Message, Transfer, segment
+from txstore.testing import FaultyServers, Message, Transfer, segment
 
 OLD = Transfer("file", (b"old, ", b"of two segments"), "old")
 WHOLE = Transfer("file", (b"old, of one segment",), "whole")
@@ -17,9 +16,9 @@ NEWER = Transfer("file", (b"newer",), "newer")
 
 
 @pytest.fixture
-def paused(cluster: Cluster) -> Iterator[tuple[FileStoreManager, LosingServers]]:
+def paused(cluster: Cluster) -> Iterator[tuple[FileStoreManager, FaultyServers]]:
     """A worker whose turns PostgreSQL ends soon."""
-    servers = LosingServers()
+    servers = FaultyServers()
     with FileStoreManager(
         cluster.storage_dir, cluster.working_dir, lock_timeout=0.6, disk=servers
     ) as store:
@@ -31,6 +30,17 @@ def other(cluster: Cluster) -> Iterator[FileStoreManager]:
     """One that is patient."""
     with FileStoreManager(cluster.storage_dir, cluster.working_dir, lock_timeout=20) as store:
         yield store
+
+
+def before_first(servers: FaultyServers, call: str, meanwhile: Callable[[], object]) -> None:
+    """Have something happen right before the next call of a kind."""
+
+    def watch(made: str, _about: str) -> None:
+        if made == call:
+            servers.faults.watch = None
+            meanwhile()
+
+    servers.faults.watch = watch
 
 
 def stored(cluster: Cluster) -> bytes:
@@ -62,7 +72,7 @@ PATHS = [
 )
 def test_an_older_one_never_comes_back_over_a_newer_acknowledged_one(
     cluster: Cluster,
-    paused: tuple[FileStoreManager, LosingServers],
+    paused: tuple[FileStoreManager, FaultyServers],
     other: FileStoreManager,
     transfer: Transfer,
     before: bool,
@@ -79,13 +89,13 @@ def test_an_older_one_never_comes_back_over_a_newer_acknowledged_one(
         other.store_segment(finally_(transfer))
         other.store_segment(NEWER.message(1))
 
-    servers.before[call] = meanwhile
+    before_first(servers, call, meanwhile)
     try:
         answer = store.store_segment(finally_(transfer))
     except OSError:  # it was paused for longer than its call may take
         answer = other.store_segment(finally_(transfer))
     assert answer.file_result == "store"
-    assert not servers.before
+    assert servers.faults.watch is None, "nothing happened meanwhile"
     assert stored(cluster) == b"newer"
     kinds = [(one.kind, one.file_id) for one in other.events() if one.file_id != "oldest"]
     assert kinds == [("stored", transfer.file_id), ("stored", "newer")]
@@ -94,14 +104,14 @@ def test_an_older_one_never_comes_back_over_a_newer_acknowledged_one(
 @pytest.mark.parametrize("call", [*CALLS, "commit"])
 def test_what_was_cancelled_meanwhile_never_appears(
     cluster: Cluster,
-    paused: tuple[FileStoreManager, LosingServers],
+    paused: tuple[FileStoreManager, FaultyServers],
     other: FileStoreManager,
     call: str,
 ) -> None:
     store, servers = paused
     other.store_segment(NEWER.message(1))
     other.store_segment(OLD.message(1))
-    servers.before[call] = lambda: other.cancel("old")
+    before_first(servers, call, lambda: other.cancel("old"))
     with pytest.raises((OSError, ValueError)):
         store.store_segment(OLD.message(2))
     with pytest.raises(ValueError, match="Start at segment 1"):
@@ -111,7 +121,7 @@ def test_what_was_cancelled_meanwhile_never_appears(
 
 
 def test_a_part_that_comes_too_late_is_nobodys(
-    cluster: Cluster, paused: tuple[FileStoreManager, LosingServers], other: FileStoreManager
+    cluster: Cluster, paused: tuple[FileStoreManager, FaultyServers], other: FileStoreManager
 ) -> None:
     store, servers = paused
     half = b"x" * (4 * 1024**2)
@@ -122,7 +132,7 @@ def test_a_part_that_comes_too_late_is_nobodys(
         for number in (3, 4, 5):
             other.store_segment(segment(number, half, "id"))
 
-    servers.before["put_object"] = meanwhile
+    before_first(servers, "put_object", meanwhile)
     with pytest.raises((OSError, ValueError)):
         store.store_segment(segment(3, b"another", "id"))
     last = Transfer("file", (*[half] * 5, b"end"), "id").message(6)

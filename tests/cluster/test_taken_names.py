@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cluster_servers import Cluster
-from losing import LosingServers
 
 from txstore import FileStoreManager
 from txstore.errors import NameTakenError
-from txstore.testing import Transfer
+from txstore.testing import FaultyServers, Transfer
 
 
 def test_a_name_is_given_once_whoever_asks(
@@ -38,14 +38,14 @@ def test_a_name_is_given_once_whoever_asks(
 
 @pytest.mark.parametrize("segments", [1, 2])
 def test_a_file_is_not_refused_because_of_itself(cluster: Cluster, segments: int) -> None:
-    servers = LosingServers()
+    servers = FaultyServers()
     with FileStoreManager(
         cluster.storage_dir, cluster.working_dir, on_exists="refuse", disk=servers
     ) as store:
         one = Transfer("file", (b"bytes",) * segments, "id")
         for number in range(1, segments):
             store.store_segment(one.message(number))
-        servers.lose("complete_multipart_upload", 1)
+        servers.faults.fail("complete_multipart_upload", errno.ECONNRESET, after=True)
         assert store.store_segment(one.message(segments)).file_result == "store"
         assert store.store_segment(one.message(segments)).file_result == "store"
         with pytest.raises(NameTakenError):

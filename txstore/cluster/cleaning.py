@@ -17,7 +17,7 @@ from txstore.cluster.objects import STAGING, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.publish import Publisher
 from txstore.cluster.records import Transfer
-from txstore.cluster.retry import ChangedError, TransientError, retrying
+from txstore.cluster.retry import ChangedError, TransientError, pass_on, retrying
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import TxStoreError
@@ -91,6 +91,7 @@ class Cleaning:
                 if mine and self._slice(file_id, limit):
                     self._due = 0.0  # there is more
         except (OSError, TxStoreError, TransientError, ChangedError) as error:
+            pass_on(error)
             logger.warning("Cleaning up was put off: %s", error)
         finally:
             self._busy.release()
@@ -150,6 +151,7 @@ class Cleaning:
             try:
                 self._publisher.settle_if_left(row, deadline)
             except (OSError, TransientError, ChangedError) as error:
+                pass_on(error)
                 logger.warning("Transfer %r could not be settled: %s", row.file_id, error)
 
     def _expire(

@@ -29,7 +29,7 @@ from txstore.cluster.objects import MARKER, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.publish import Publisher
 from txstore.cluster.records import Transfer
-from txstore.cluster.retry import ChangedError, TransientError, retrying
+from txstore.cluster.retry import ChangedError, TransientError, pass_on, retrying
 from txstore.cluster.segments import Appender, UnsettledError
 from txstore.cluster.servers import Servers
 from txstore.cluster.upgrade import make_current
@@ -234,6 +234,7 @@ class ClusterEngine:
         try:
             return bool(self._cleaning.expire(deadline, spare=file_id))
         except (OSError, TransientError, ChangedError) as error:
+            pass_on(error)
             logger.warning("No more room could be made: %s", error)
             return False
 

@@ -16,7 +16,7 @@ from txstore.cluster import records
 from txstore.cluster.journal import Journal, Transaction
 from txstore.cluster.objects import STAGING, Objects
 from txstore.cluster.records import Part, Progress, Transfer
-from txstore.cluster.retry import ChangedError, TransientError
+from txstore.cluster.retry import ChangedError, TransientError, pass_on
 from txstore.deadline import Deadline
 from txstore.digest import Hasher
 from txstore.errors import StagingDamagedError, TxStoreError
@@ -134,7 +134,8 @@ class Parts:
             at_most = Deadline(deadline.timeout)
             try:
                 etags.append(self._objects.copy(path, upload, one.number, one.key, at_most))
-            except OSError:
+            except OSError as error:
+                pass_on(error)
                 if row is not None and self._objects.head(one.key, at_most) is None:
                     self._check(row, at_most)
                     raise StagingDamagedError(one.key, row.file_id, "is gone") from None
@@ -169,4 +170,5 @@ class Parts:
             with self._journal.transaction(deadline, lazily=True) as at:
                 records.forget_parts(at, keys)
         except (OSError, TxStoreError, TransientError) as error:
+            pass_on(error)
             logger.warning("Staged objects were left to be removed later: %s", error)

@@ -21,7 +21,7 @@ from txstore.cluster.keys import folders_of
 from txstore.cluster.objects import Found, Objects
 from txstore.cluster.parts import Parts
 from txstore.cluster.records import Completion, Progress, Stored, Transfer
-from txstore.cluster.retry import ChangedError, TransientError
+from txstore.cluster.retry import ChangedError, TransientError, pass_on
 from txstore.deadline import Deadline
 from txstore.errors import NameRefusedError, RequestError
 from txstore.protocol.request import FileClaim, SegmentRequest
@@ -152,6 +152,7 @@ class Publisher:
         try:
             self._objects.abort(path, upload, deadline)
         except OSError as error:
+            pass_on(error)
             logger.warning("An upload of %r was left to be aborted later: %s", path, error)
 
     def _prepare(

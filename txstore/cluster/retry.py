@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
+from txstore.process import strikes
 
 T = TypeVar("T")
 
@@ -28,6 +29,12 @@ class TransientError(Exception):
 
 class ChangedError(Exception):
     """Another worker was first: what was read has to be read again."""
+
+
+def pass_on(error: Exception) -> None:
+    """Before an error is ignored: raise it if a signal handler did, in the middle of a step."""
+    if isinstance(error, OSError):
+        strikes.pass_on(error)
 
 
 def retrying(work: Callable[[], T], deadline: Deadline, servers: Servers) -> T:
