@@ -27,6 +27,7 @@ from txstore.options import count
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import FileStoreSegmentResult, Message
 from txstore.protocol.status import Totals, TransferStatus
+from txstore.protocol.stored import OpenedFile, StoredFile
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -101,6 +102,14 @@ class FileStoreManager:
     async def status(self, file_id: str) -> TransferStatus | None:
         """One transfer, settled first; ``None``: not known."""
         return await self._call(lambda store: store.status(file_id))
+
+    async def stored(self, after: str | None = None, limit: int | None = None) -> list[StoredFile]:
+        """The stored files, from after a name on."""
+        return await self._call(lambda store: [*store.stored(after, limit)])
+
+    async def open_stored(self, name: str) -> OpenedFile:
+        """A stored file, open for reading: its ``file`` is read by threads, not by tasks."""
+        return await self._call(lambda store: store.open_stored(name))
 
     async def stored_sha256(self, name: str, found: os.stat_result) -> str | None:
         """The hash of a stored file, as far as it is known without reading it."""

@@ -16,6 +16,7 @@ from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.status import Totals, TransferStatus
+from txstore.protocol.stored import OpenedFile, StoredFile
 
 
 class Turn(Protocol):
@@ -124,6 +125,19 @@ class Engine(Protocol):
 
     def status(self, file_id: str, deadline: Deadline) -> TransferStatus | None:
         """One transfer, settled first; ``None``: not known."""
+        ...
+
+    def stored(self, after: str | None, limit: int, deadline: Deadline) -> list[StoredFile]:
+        """Some stored files, in an order of the engine's own, from after a name on; fewer than
+        the limit: there are no more.  The name need not be there any more."""
+        ...
+
+    def open_stored(self, name: str, deadline: Deadline) -> OpenedFile:
+        """A stored file, for reading.
+
+        :raises NameRefusedError: nothing is stored under such a name
+        :raises OSError: nothing is there, or it is no file (``ENOENT``, ``EISDIR``, ``EINVAL``)
+        """
         ...
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:

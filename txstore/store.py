@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import get_ident
 from typing import NoReturn, TypeVar, overload
 
@@ -51,6 +51,7 @@ from txstore.protocol.request import (
     require_file_id,
 )
 from txstore.protocol.status import Totals, TransferStatus
+from txstore.protocol.stored import OpenedFile, StoredFile
 
 if sys.version_info >= (3, 11):
     from typing import Self
@@ -60,6 +61,9 @@ else:
 __all__ = ["FileStoreManager", "FileStoreSegmentResult", "Totals", "TransferStatus"]
 
 T = TypeVar("T")
+
+#: Stored files that are listed in one call.
+_PAGE = 1000
 
 DAY = 86400.0
 
@@ -235,6 +239,39 @@ class FileStoreManager:
         """
         require_file_id(file_id)
         return self._run(lambda engine, deadline: engine.status(file_id, deadline))
+
+    def stored(self, after: str | None = None, limit: int | None = None) -> Iterator[StoredFile]:
+        """The stored files, as they are found: those that come or go meanwhile may be left out.
+
+        In two folders in the order of names, folder by folder; in an object store in the order of
+        keys.  Symbolic links are not followed.
+
+        :param after: the name after which to begin; it need not be there any more
+        :param limit: how many at most
+        """
+        left = sys.maxsize if limit is None else limit
+        while left > 0:
+            most = min(left, _PAGE)
+            page = self._page(after, most)
+            yield from page
+            if len(page) < most:
+                return
+            after, left = page[-1].name, left - most
+
+    def _page(self, after: str | None, most: int) -> list[StoredFile]:
+        return self._run(lambda engine, deadline: engine.stored(after, most, deadline))
+
+    def open_stored(self, name: str) -> OpenedFile:
+        """A stored file, open for reading; it stays that file when its name goes to another.
+
+        :param name: the name it was stored under
+        :return: ``.file`` has its bytes, and is to be closed
+        :raises NameRefusedError: nothing is stored under such a name, or it leads out of the
+            storage (a ``ValueError``)
+        :raises FileNotFoundError: nothing is stored there
+        :raises OSError: it cannot be opened, or is no file
+        """
+        return self._run(lambda engine, deadline: engine.open_stored(name, deadline))
 
     def stored_sha256(self, name: str, found: os.stat_result) -> str | None:
         """The hash of a stored file, as far as it is known without reading the file.

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from cluster_servers import Cluster
 from dxlfiletransferclient import FileTransferClient
 from fabric_broker import Broker, MakeFile, StartService
+
+from txstore.dxl import FileFetcher, FileSender, Link, RemoteError
 
 SEGMENT = 16 * 1024
 
@@ -41,3 +44,30 @@ def test_upstreams_client_does_not_notice_that_a_host_is_killed(
     assert cluster.files() == {path.name: path.read_bytes()}
     assert cluster.rows("SELECT kind, segments FROM event") == [("stored", 13)]
     assert hosts[1].terminate() == 0
+
+
+def test_clients_list_and_get_what_is_stored(
+    broker: Broker,
+    tmp_path: Path,
+    cluster: Cluster,
+    link: Link,
+    make_file: MakeFile,
+    start_service: StartService,
+) -> None:
+    settings: dict[str, object] = {
+        "storageDir": cluster.storage_dir,
+        "workingDir": cluster.working_dir,
+    }
+    start_service(broker.config_dir(tmp_path / "host", settings))
+    made = {f"folder/{size}": make_file(size, str(size)) for size in (0, 10, 3 * 1024 * 1024)}
+    for name, path in made.items():
+        FileSender(link).send(path, name)
+    fetcher = FileFetcher(link)
+    assert {one.name: one.size for one in fetcher.files(2)} == {
+        name: path.stat().st_size for name, path in made.items()
+    }
+    for name, path in made.items():
+        fetcher.get(name, tmp_path / "got")
+        assert (tmp_path / "got").read_bytes() == path.read_bytes()
+    with pytest.raises(RemoteError, match="No file 'other' is stored"):
+        fetcher.get("other", tmp_path / "other")

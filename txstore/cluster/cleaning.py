@@ -210,7 +210,7 @@ class Cleaning:
 
         A worker that was paused while it sent one, for longer than its row was kept, left them.
         """
-        listed = self._objects.keys(STAGING, after, _LISTED, deadline)
+        listed = self._objects.listed(STAGING, after, _LISTED, deadline)
         # After listing: whoever makes an object has recorded its row before.
         with self._journal.transaction(deadline) as at:
             known = leftovers.known(at, listed.keys)

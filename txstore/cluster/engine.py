@@ -32,6 +32,7 @@ from txstore.cluster.records import Transfer
 from txstore.cluster.retry import ChangedError, TransientError, pass_on, retrying
 from txstore.cluster.segments import Appender, UnsettledError
 from txstore.cluster.servers import Servers
+from txstore.cluster.stored import StoredObjects
 from txstore.cluster.upgrade import make_current
 from txstore.deadline import Deadline
 from txstore.errors import LimitError, OptionError, RequestError, StoreMismatchError, TakenOverError
@@ -45,6 +46,7 @@ from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.protocol.status import Totals, TransferStatus
+from txstore.protocol.stored import OpenedFile, StoredFile
 
 logger = logging.getLogger(__name__)
 
@@ -123,6 +125,7 @@ class ClusterEngine:
                 conditional=conditional,
                 replaces=options.replaces,
             )
+            self._stored = StoredObjects(objects)
             self.events = ClusterEvents(journal, servers)
             self._cleaning = Cleaning(
                 journal,
@@ -393,6 +396,14 @@ class ClusterEngine:
             return status.of_completion(done[0]) if done else None
 
         return self._attempt(SegmentRequest(file_id, 0, b""), work, deadline)
+
+    def stored(self, after: str | None, limit: int, deadline: Deadline) -> list[StoredFile]:
+        """Some stored files, in the order of their keys."""
+        return self._stored.files(after, limit, deadline)
+
+    def open_stored(self, name: str, deadline: Deadline) -> OpenedFile:
+        """A stored file, for reading."""
+        return self._stored.open(self.names.normalise(name, None), deadline)
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
         """The hash of a stored file, as its metadata says."""

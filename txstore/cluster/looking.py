@@ -201,7 +201,7 @@ class _Look:
         """Staged objects that no row speaks of."""
         after: str | None = None
         while True:
-            listed = self._objects.keys(STAGING, after, _PAGE, Deadline(self._timeout))
+            listed = self._objects.listed(STAGING, after, _PAGE, Deadline(self._timeout))
             known = self._known(listed.keys)
             for key in listed.keys:
                 there = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -44,6 +45,8 @@ _CONNECTION = (
     botocore.exceptions.ConnectionError,
     ConnectionError,
 )
+_MISSING = ("404", "NoSuchKey", "NotFound")
+_CHANGED = ("412", "PreconditionFailed")
 _NUMBERS = {
     "AccessDenied": errno.EACCES,
     "InvalidAccessKeyId": errno.EACCES,
@@ -63,6 +66,7 @@ class Found(NamedTuple):
 
     size: int
     etag: str
+    modified: datetime
     token: str | None
     sha256: str | None
 
@@ -70,8 +74,20 @@ class Found(NamedTuple):
 class Listed(NamedTuple):
     """Some objects, and where to go on; ``None``: there are no more."""
 
-    keys: list[str]
+    entries: list[Entry]
     after: str | None
+
+    @property
+    def keys(self) -> list[str]:
+        return [one.key for one in self.entries]
+
+
+class Entry(NamedTuple):
+    """An object as a list of them tells of it."""
+
+    key: str
+    size: int
+    modified: datetime
 
 
 class Upload(NamedTuple):
@@ -175,7 +191,7 @@ class Objects:
         try:
             self._call("put_object", key, deadline, Body=data, Metadata=metadata, IfNoneMatch="*")
         except ObjectStoreError as error:
-            if _code(error.__cause__) not in ("PreconditionFailed", "412"):
+            if _code(error.__cause__) not in _CHANGED:
                 raise
             # Perhaps by an attempt of this one whose answer was lost.
             found = self.head(key, deadline)
@@ -187,13 +203,14 @@ class Objects:
         try:
             answer = self._call("head_object", key, deadline)
         except ObjectStoreError as error:
-            if _code(error.__cause__) in ("404", "NoSuchKey", "NotFound"):
+            if _code(error.__cause__) in _MISSING:
                 return None
             raise
         metadata = answer.get("Metadata", {})
         return Found(
             answer["ContentLength"],
             answer["ETag"],
+            answer["LastModified"],
             metadata.get(_TOKEN),
             metadata.get(_SHA256) or None,
         )
@@ -214,6 +231,16 @@ class Objects:
             data, etag = self._read(key, deadline.later(deadline.timeout), etag, **ranged)
             yield data
 
+    def range(self, key: str, start: int, size: int, etag: str, deadline: Deadline) -> bytes | None:
+        """Some bytes of an object; ``None``: it is another one now, or none."""
+        try:
+            ranged = {"Range": f"bytes={start}-{start + size - 1}"}
+            return self._read(key, deadline, etag, **ranged)[0]
+        except ObjectStoreError as error:
+            if _code(error.__cause__) in (*_CHANGED, *_MISSING):
+                return None
+            raise
+
     def _read(
         self, key: str, deadline: Deadline, etag: str | None = None, **arguments: Any
     ) -> tuple[bytes, str]:
@@ -229,8 +256,8 @@ class Objects:
 
         return retrying(work, deadline, self._servers)
 
-    def keys(self, prefix: str, after: str | None, most: int, deadline: Deadline) -> Listed:
-        """Some keys that begin with a prefix, in order, from after one on."""
+    def listed(self, prefix: str, after: str | None, most: int, deadline: Deadline) -> Listed:
+        """Some objects whose keys begin with a prefix, in order, from after one on."""
         start = {"StartAfter": self._prefix + after} if after else {}
         answer = self._call(
             "list_objects_v2",
@@ -240,8 +267,11 @@ class Objects:
             MaxKeys=most,
             **start,
         )
-        keys = [one["Key"][len(self._prefix) :] for one in answer.get("Contents", [])]
-        return Listed(keys, keys[-1] if answer.get("IsTruncated") and keys else None)
+        entries = [
+            Entry(one["Key"][len(self._prefix) :], one["Size"], one["LastModified"])
+            for one in answer.get("Contents", [])
+        ]
+        return Listed(entries, entries[-1].key if answer.get("IsTruncated") and entries else None)
 
     def delete(self, keys: Iterable[str], deadline: Deadline) -> None:
         """Remove objects; one that is not there is removed."""

@@ -171,7 +171,7 @@ class Publisher:
         if found is not None and not self._replaces:
             raise ChangedError
         if found is None:
-            if self._objects.keys(f"{claim.path}/", None, 1, deadline).keys:
+            if self._objects.listed(f"{claim.path}/", None, 1, deadline).entries:
                 raise NameRefusedError(claim.name, "a folder has it", file_id=request.given_id)
             for folder in folders_of(claim.path):
                 if self._objects.head(folder, deadline) is not None:

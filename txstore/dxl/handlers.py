@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any, BinaryIO
 
 from txstore import FileStoreManager, FileStoreProp, FileStoreResultProp
@@ -41,7 +41,7 @@ from txstore.errors import (
     RequestError,
     TxStoreError,
 )
-from txstore.local.files.stored import Opened, StoredFiles
+from txstore.protocol.stored import OpenedFile
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,6 @@ class StoreHandlers:
         level = config.durability
         # Below this level a power loss may take what was acknowledged.
         self._epoch = level if level == "segment" else Disk().boot_id() or None
-        self._stored = StoredFiles(manager.storage_dir, manager.working_dir, manager.stored_sha256)
         self._hashes = _HashCache(HASHES_KEPT)
 
     def by_topic(self) -> dict[str, Callable[[Any], Reply | ErrorReply]]:
@@ -170,7 +169,7 @@ class StoreHandlers:
         limit = min(_number(request, "limit", PAGE), PAGE)
         page: list[dict[str, object]] = []
         size = 0
-        for name, length, mtime_ns, sha256 in self._stored.files(after, limit):
+        for name, length, mtime_ns, sha256 in self._manager.stored(after, limit):
             line = vars(ListedFile(name, length, mtime_ns, sha256))
             page.append(line)
             size += len(json.dumps(line))
@@ -187,7 +186,7 @@ class StoreHandlers:
         offset = _number(request, "offset", 0)
         length = min(_number(request, "length", 0), LARGEST_SEGMENT)
         try:
-            opened = self._stored.open(name)
+            opened = self._manager.open_stored(name)
         except PermissionError as error:
             raise RequestError(f"The file {name!r:.100} cannot be read by the service") from error
         except OSError as error:
@@ -211,7 +210,7 @@ class StoreHandlers:
         fields = {MARK: VERSION, "offset": str(offset), **version.to_fields()}
         return Reply(data, {**fields, "segment_sha256": hashlib.sha256(data).hexdigest()})
 
-    def _hash_of(self, opened: Opened, name: str) -> str:
+    def _hash_of(self, opened: OpenedFile, name: str) -> str:
         if opened.sha256 is not None:
             return opened.sha256
         sha256 = self._hashes.get(opened.identity, opened.file)
@@ -258,11 +257,11 @@ class _HashCache:
 
     def __init__(self, kept: int) -> None:
         self._kept = kept
-        self._hashes: OrderedDict[tuple[int, ...], str] = OrderedDict()
+        self._hashes: OrderedDict[Hashable, str] = OrderedDict()
         self._lock = threading.Lock()
         self._reading = threading.Lock()
 
-    def get(self, identity: tuple[int, ...], file: BinaryIO) -> str:
+    def get(self, identity: Hashable, file: BinaryIO) -> str:
         """The hash of an open file.
 
         :raises BusyError: another file is being read, and will be for a while
@@ -290,7 +289,7 @@ class _HashCache:
                 self._hashes.popitem(last=False)
         return known
 
-    def _known(self, identity: tuple[int, ...]) -> str | None:
+    def _known(self, identity: Hashable) -> str | None:
         with self._lock:
             if identity in self._hashes:
                 self._hashes.move_to_end(identity)

@@ -31,6 +31,7 @@ from txstore.local.files.home import Home
 from txstore.local.files.places import Places
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
+from txstore.local.files.stored import StoredFiles
 from txstore.local.forgetting import Forgetting, ForgettingEvents
 from txstore.local.housekeeping import Housekeeping
 from txstore.local.intents import Intents
@@ -56,6 +57,7 @@ from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
 from txstore.protocol.rules import Fact, Known, Refusal, Step, decide
 from txstore.protocol.status import Totals, TransferStatus
+from txstore.protocol.stored import OpenedFile, StoredFile
 
 logger = logging.getLogger(__name__)
 
@@ -432,6 +434,20 @@ class LocalEngine:
             if not done or not self._repeats.remembers(*done[0], call):
                 return None
         return status.of_completion(done[0][1])
+
+    def stored(self, after: str | None, limit: int, deadline: Deadline) -> list[StoredFile]:
+        """Some stored files, folder by folder."""
+        return list(self._files(deadline).files(after, limit))
+
+    def open_stored(self, name: str, deadline: Deadline) -> OpenedFile:
+        """A stored file, for reading."""
+        return self._files(deadline).open(name)
+
+    def _files(self, deadline: Deadline) -> StoredFiles:
+        def known(name: str, found: os.stat_result) -> str | None:
+            return self.stored_sha256(self.names.normalise(name, None), found, deadline)
+
+        return StoredFiles(self.storage_dir, self.working_dir, known)
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
         """The hash of a stored file, as far as it is known without reading the file."""

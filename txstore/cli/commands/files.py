@@ -50,14 +50,11 @@ def files(
                 _show(vars(listed), in_json=in_json)
         return
     from txstore.cli.storage import existing
-    from txstore.local.files.stored import StoredFiles
 
     assert storage_dir is not None
     with existing(storage_dir, working_dir) as store:
-        known = StoredFiles(store.storage_dir, store.working_dir, store.stored_sha256)
-        found = list(known.files())
-    for stored in found:
-        _show(stored._asdict(), in_json=in_json)
+        for stored in store.stored():
+            _show(stored._asdict(), in_json=in_json)
 
 
 def _show(file: Mapping[str, Any], *, in_json: bool) -> None:

@@ -20,6 +20,7 @@ from typing import BinaryIO, NamedTuple
 from txstore.errors import NameRefusedError
 from txstore.local.files.places import below_root
 from txstore.protocol.names import HIDDEN, NameRules
+from txstore.protocol.stored import StoredFile
 
 _MOST_LINKS = 40  # as the kernel: more is a loop
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -28,21 +29,6 @@ _ANYTHING = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 #: Hash of a stored file (hex) if a completion still describes it: name, what is there now.
 KnownHash = Callable[[str, os.stat_result], "str | None"]
-
-
-class StoredFile(NamedTuple):
-    """A file in the storage.
-
-    :ivar name: path relative to the storage dir, with ``/``
-    :ivar size: bytes
-    :ivar mtime_ns: time of the last change, ns since 1970
-    :ivar sha256: lower-case hex if it is known without reading the file, else ``None``
-    """
-
-    name: str
-    size: int
-    mtime_ns: int
-    sha256: str | None
 
 
 @dataclass(frozen=True)
