@@ -240,6 +240,28 @@ def test_unfinished_transfers_have_no_more_bytes_together_than_they_may(limited:
     store.store_segment(one("one", 1, b"y" * 500, **claim(b"y" * 500, "one")))
 
 
+@over_two_folders
+def test_what_finds_no_place_again_is_not_written_before_it_is_refused(
+    manager: OpenStore,
+) -> None:
+    class Written(Disk):
+        bytes = 0
+
+        def pwrite(self, fd: int, data: Any, offset: int) -> int:
+            self.bytes += len(data)
+            return super().pwrite(fd, data, offset)
+
+    disk = Written()
+    store = manager("segment", limits=Limits(max_unfinished_bytes=100), disk=disk)
+    store.store_segment(one("a", 1, b"x" * 60))
+    assert refused(store, one("a", 2, b"x" * 50)) == ("max_unfinished_bytes", 100, 60, 110)
+    before = disk.bytes
+    for _ in range(3):
+        assert refused(store, one("a", 2, b"x" * 50)) == ("max_unfinished_bytes", 100, 60, 110)
+    assert disk.bytes == before
+    store.store_segment(one("a", 2, b"x" * 40))
+
+
 def test_a_file_may_say_that_it_is_larger_than_any_number_of_sqlites(limited: Limited) -> None:
     most = 10**40
     store = limited(max_transfers=most, max_unfinished_bytes=most)

@@ -167,9 +167,10 @@ def test_the_last_bytes_that_another_takes_meanwhile_are_not_taken_twice(
 
 
 class StoppingThenFreeing(StoppingDisk):
-    """Has something done when it is asked for the second time what is used.
+    """Has something done when it is asked why there was no place.
 
     :ivar then: what
+    :ivar asked: how often it was asked what is used, since it was let in
     """
 
     def __init__(self) -> None:
@@ -195,7 +196,8 @@ def test_a_place_that_is_free_again_when_it_is_asked_why_is_taken(
     slow, quick = manager(level, limits=limits, disk=disk), manager(level, limits=limits)
     if number == 2:
         slow.store_segment(plain("slow", 1, b"x" * 5))
-    disk.asked, disk.then = 0, lambda: quick.cancel("quick")
+    # A first segment is asked about before it is staged, too.
+    disk.asked, disk.then = number - 1, lambda: quick.cancel("quick")
     ends: list[Any] = []
 
     def go_on() -> None:

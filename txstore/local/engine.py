@@ -51,7 +51,7 @@ from txstore.local.whole import WholeFiles
 from txstore.metrics import Metrics, Timed
 from txstore.options import Durability
 from txstore.process import forks
-from txstore.protocol.admission import Quota, wants_room
+from txstore.protocol.admission import Quota, Usage, wants_room
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
@@ -96,6 +96,8 @@ class LocalEngine:
         disown_lost()
         self._level = level = options.level
         self._limits = options.limits if options.limits != Limits() else None
+        # Whether the last one that asked for more than others have left found no place.
+        self._crowded = False
         disk, waiting = options.disk, cast(Waiting, nullcontext)
         if options.metrics is not None:
             disk = MeasuredDisk(disk, options.metrics)
@@ -245,6 +247,7 @@ class LocalEngine:
         except (OSError, LimitError) as error:
             if not wants_room(error):
                 raise
+            self._crowded = True
             if not self._housekeeping.make_room(request.file_id, deadline):
                 raise
             answer = self._answer(request, deadline)
@@ -359,14 +362,24 @@ class LocalEngine:
             elif step is Fact.SPACE:
                 known = known._replace(space=self._staging.space())
             elif step is Fact.USAGE:
-                quota = self._quota(request, known.segments)
-                assert quota is not None
-                known = known._replace(usage=self._records.usage(quota, call))
+                known = known._replace(usage=self._usage(request, known.segments, call))
             else:
                 assert request.store is not None
                 answered = self._repeats.secure(request, request.store, call)
                 known = known._replace(answered=answered)
         return known, step
+
+    def _usage(self, request: SegmentRequest, segments: int, call: Call) -> Usage:
+        """What all unfinished transfers have; of a later segment only where there was no place for
+        the last one, so that what will be refused is not written first.  The statement that
+        records a segment looks in any case."""
+        if segments and not self._crowded:
+            return Usage(0, 0)
+        quota = self._quota(request, segments)
+        assert quota is not None
+        usage = self._records.usage(quota, call)
+        self._crowded = quota.refusal(usage) is not None
+        return usage
 
     def _quota(self, request: SegmentRequest, segments: int) -> Quota | None:
         if self._limits is None:
