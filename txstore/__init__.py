@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from txstore.protocol.catalogue import CatalogueEntry
     from txstore.protocol.constants import FileStoreProp, FileStoreResultProp, HashType
     from txstore.protocol.event import Consumer, Event
     from txstore.protocol.status import Totals, TransferStatus
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CatalogueEntry": "protocol.catalogue",
     "Consumer": "protocol.event",
     "Event": "protocol.event",
     "FileStoreManager": "store",
@@ -30,6 +32,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "CatalogueEntry",
     "Consumer",
     "Event",
     "FileStoreManager",

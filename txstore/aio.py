@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from functools import partial
+from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, TypeVar, overload
 
@@ -24,6 +25,7 @@ from txstore import store as sync
 from txstore.errors import StoreClosedError
 from txstore.events.feed import Delivery, Feed
 from txstore.options import count
+from txstore.protocol.catalogue import CatalogueEntry
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import FileStoreSegmentResult, Message
 from txstore.protocol.status import Totals, TransferStatus
@@ -40,6 +42,8 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Event)
 
 _NAME = "txstore-aio"
+#: Entries of the catalogue that one call reads.
+_MANY = 500
 
 
 class FileStoreManager:
@@ -114,6 +118,20 @@ class FileStoreManager:
     async def stored_sha256(self, name: str, found: os.stat_result) -> str | None:
         """The hash of a stored file, as far as it is known without reading it."""
         return await self._call(lambda store: store.stored_sha256(name, found))
+
+    async def catalogue(self, after: str = "") -> AsyncIterator[CatalogueEntry]:
+        """What was stored and is there still, in the order of the names.
+
+        :param after: ``key`` of the entry after which to begin
+        """
+        while True:
+            begin = partial(_some, after)
+            entries = await self._call(begin)
+            for one in entries:
+                yield one
+            if len(entries) < _MANY:
+                return
+            after = entries[-1].key
 
     # --- events ------------------------------------------------------------------------------
 
@@ -260,6 +278,10 @@ class EventStream(AsyncIterator[E], Generic[E]):
         traceback: TracebackType | None,
     ) -> None:
         await self.aclose()
+
+
+def _some(after: str, store: sync.FileStoreManager) -> list[CatalogueEntry]:
+    return list(islice(store.catalogue(after), _MANY))
 
 
 async def _ended(running: Future[T], hurry: Callable[[], object] = lambda: None) -> T:

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from txstore.checks import Finding
 from txstore.deadline import Deadline
+from txstore.protocol.catalogue import Page
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
@@ -142,6 +143,14 @@ class Engine(Protocol):
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
         """The hash of a stored file, as far as it is known without reading the file."""
+        ...
+
+    def catalogue(self, after: str, limit: int, deadline: Deadline) -> Page:
+        """What was stored and is there still, as far as is known without looking: some of it, in
+        the order of the keys.
+
+        :param after: key after which to begin
+        """
         ...
 
     # --- ends --------------------------------------------------------------------------------

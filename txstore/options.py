@@ -101,6 +101,18 @@ def count(option: str, value: object) -> int:
     return value
 
 
+def flag(option: str, value: object) -> bool:
+    """Whether something is wanted.
+
+    :raises OptionError: it is neither ``True`` nor ``False``
+    """
+    if not isinstance(value, bool):
+        raise OptionError(
+            f"{option} must be True or False, not {value!r:.100}.", option=option, received=value
+        )
+    return value
+
+
 def consumer_name(value: object) -> str:
     """The name of a consumer of events.
 

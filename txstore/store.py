@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from threading import get_ident
 from typing import NoReturn, TypeVar, overload
 
@@ -36,12 +37,14 @@ from txstore.options import (
     consumer_name,
     count,
     file_mode,
+    flag,
     replaces,
     seconds,
 )
 from txstore.process import forks, threads
 from txstore.process.calls import Calls
 from txstore.process.strikes import is_strike
+from txstore.protocol.catalogue import CatalogueEntry, Page
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.request import (
     FileStoreSegmentResult,
@@ -62,7 +65,7 @@ __all__ = ["FileStoreManager", "FileStoreSegmentResult", "Totals", "TransferStat
 
 T = TypeVar("T")
 
-#: Stored files that are listed in one call.
+#: Stored files, or entries of the catalogue, that are listed in one call.
 _PAGE = 1000
 
 DAY = 86400.0
@@ -96,6 +99,8 @@ class FileStoreManager:
     :param on_exists: what becomes of a last message whose name is taken, exactly against any number
         of workers: ``"replace"`` (the file is replaced), or ``"refuse"`` (``NameTakenError``; the
         transfer is kept, for another name or a cancel)
+    :param catalogue: whether name, size, SHA-256 and time of what is stored are kept for as long as
+        the file is there; otherwise for ``keep_completed``
     :param disk: the operating system's calls, or those to the two servers; tests pass their own
     :param metrics: hears of what is done and how long it takes; by default nobody does
     :ivar storage_dir: absolute path of the storage dir, or its URL
@@ -132,6 +137,7 @@ class FileStoreManager:
         allow_network_fs: bool = False,
         limits: Limits | None = None,
         on_exists: OnExists = "replace",
+        catalogue: bool = True,
         disk: Disk | Servers | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -151,6 +157,7 @@ class FileStoreManager:
             allow_network_fs,
             limits or Limits(),
             replaces(on_exists),
+            flag("catalogue", catalogue),
             disk if isinstance(disk, Disk) else Disk(),
             metrics,
         )
@@ -278,13 +285,26 @@ class FileStoreManager:
 
         :param name: its name in the storage
         :param found: what ``stat`` says of it now
-        :return: lower-case hex.  ``None``: it is not known.  The file was not published by this
-            store within ``keep_completed``, was changed since (inode, size or time of
-            modification), or is not as durable as the level asks for
+        :return: lower-case hex.  ``None``: it is not known.  The file is not in the catalogue, was
+            changed since it was stored (inode, size or time of modification), or is not as durable
+            as the level asks for
         :raises NameRefusedError: nothing is stored under such a name
         """
         path = self._rules.normalise(name, None)
         return self._run(lambda engine, deadline: engine.stored_sha256(path, found, deadline))
+
+    def catalogue(self, after: str = "") -> Iterator[CatalogueEntry]:
+        """What was stored and is there still, in the order of the names: name, size, SHA-256, time.
+
+        Nothing is read of the files, and other programs may have removed or changed some since:
+        ``inspect(...).verify()`` reads them.  What is stored meanwhile may be left out.
+
+        :param after: ``key`` of the entry after which to begin
+        """
+        here: str | None = after
+        while here is not None:
+            entries, here = self._run(partial(_page, here))
+            yield from entries
 
     def cancel(self, file_id: str) -> FileStoreSegmentResult:
         """Drop an unfinished transfer, as a ``cancel`` message does.
@@ -483,6 +503,10 @@ class FileStoreManager:
                 )
         finally:
             self._calls.opening.release()
+
+
+def _page(after: str, engine: Engine, deadline: Deadline) -> Page:
+    return engine.catalogue(after, _PAGE, deadline)
 
 
 def _open(options: Options, servers: Servers | None) -> Engine:

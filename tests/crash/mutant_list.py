@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crash.mutants_catalogue import CATALOGUE
 from crash.mutants_check import CHECKS
 from crash.mutants_closing import CLOSING
 from crash.mutants_cluster import CLUSTER
@@ -27,6 +28,7 @@ MUTANTS = [
     *SERVICE,
     *LIMITS,
     *EVENTS,
+    *CATALOGUE,
     *GUARDS,
     *CHECKS,
     *CLUSTER,

@@ -61,6 +61,7 @@ class Known:
     :ivar stored: ``"no"``, ``"maybe"`` or ``"sure"``
     :ivar ended: it was cancelled: ``"no"``, ``"maybe"`` or ``"sure"``
     :ivar recorded: its completion must be there
+    :ivar listed: it must be in the catalogue, unless it was replaced
     :ivar forgotten: a power loss may have taken its completion: who gets it again stores it again
     """
 
@@ -69,6 +70,7 @@ class Known:
     stored: str = "no"
     ended: str = "no"
     recorded: bool = False
+    listed: bool = False
     forgotten: bool = False
 
 
@@ -120,6 +122,8 @@ class Expected:
             for known in self.uploads.values():
                 if known.stored != "sure":
                     known.floor, known.ended = 0, "maybe"
+                elif isinstance(step, Pass):
+                    known.recorded = False  # for so long no last message is known
 
     def _send(self, upload: Upload, number: int, event: Event) -> None:
         known = self.of(upload)
@@ -139,7 +143,7 @@ class Expected:
         if known.forgotten and not lasting:
             name.damaged, name.any_mode = True, True  # stored again, at level "none"
         elif event.acked and lasting:
-            known.recorded = not self.power or upload.last > 1
+            known.recorded = known.listed = not self.power or upload.last > 1
             if known.forgotten:
                 known.forgotten, name.damaged, name.any_mode = False, False, False
 
@@ -154,7 +158,7 @@ class Expected:
                 name.contents, name.damaged = [upload.content], False
                 name.latest = upload.file_id
             known.stored, known.ended, known.floor = "sure", "no", 0
-            known.recorded = not self.power or upload.last > 1
+            known.recorded = known.listed = not self.power or upload.last > 1
             return
         if known.stored == "no":
             name.latest = upload.file_id

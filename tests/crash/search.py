@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from crash.catalogue import check_catalogue
 from crash.feed import check_feed, check_feed_at_end
 from crash.oracle import (
     Expected,
@@ -282,6 +283,8 @@ class Search:
                 session.do(Open())
                 check_opened(session, state.tree, expect)
                 told = self.run.workload.tells_of(level)
+                if self.run.workload.forgets:
+                    check_catalogue(session, expect, self.run.workload.uploads)
                 if told:
                     check_feed(session, state.history, self.run.workload.uploads)
                 for one in found:

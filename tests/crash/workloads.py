@@ -49,6 +49,11 @@ class Workload(NamedTuple):
                 found.setdefault(step.upload.file_id, step.upload)
         return list(found.values())
 
+    @property
+    def forgets(self) -> bool:
+        """Whether completions go, so that the catalogue keeps what was stored."""
+        return "keep_completed" in self.options
+
     def tells_of(self, level: Level) -> bool:
         """Whether its events are held to what is promised of them."""
         return level != "none" and any(isinstance(one, Look | Consume) for one in self.steps)
@@ -165,6 +170,22 @@ WORKLOADS = [
         Consume("index"),
         *_all(A),
     ),
+    _workload(
+        "catalogued",
+        *_all(OLD),
+        Send(ONE, 1),
+        *_all(B),
+        Pass(90.0),
+        Send(NEW, 1),
+        Expire(),
+        Send(NEW, 2),
+        *_all(HOLLOW),
+        Pass(90.0),
+        Expire(),
+        Send(DEEP_ONE, 1),
+        Expire(),
+        options={"keep_completed": 60.0},
+    ),
     Workload(
         "mixed levels",
         (
@@ -225,6 +246,15 @@ BRIEF = [
         Cancel(C),
         Consume("index"),
         Send(DEEP_ONE, 1),
+    ),
+    _workload(
+        "brief catalogued",
+        *_all(OLD),
+        *_all(B),
+        Pass(90.0),
+        Send(SAME_ONE, 1),
+        Expire(),
+        options={"keep_completed": 60.0},
     ),
     _workload("brief cancelled", Send(A, 1), Send(A, 2), Cancel(A)),
     Workload(

@@ -364,6 +364,8 @@ BACK_TO_0004 = (
     "ALTER TABLE transfer DROP COLUMN publish_sender",
     "ALTER TABLE transfer DROP COLUMN said_path",
     "ALTER TABLE transfer DROP COLUMN said_size",
+    "ALTER TABLE completion DROP COLUMN catalogued",
+    "DROP TABLE catalogue",
 )
 
 

@@ -87,7 +87,8 @@ def lose_index_entries(storage: Path) -> None:
     sql(
         storage,
         "INSERT INTO completion SELECT id + 100, file_id, 7, path, place, size, sha256, "
-        "last, inode, mtime_ns, created_at, completed_at, boot, ticks, durable FROM completion",
+        "last, inode, mtime_ns, created_at, completed_at, boot, ticks, durable, catalogued"
+        " FROM completion",
     )
     sql(
         storage,

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from typing import Protocol, TypeVar
 
 from txstore.checks import Finding
-from txstore.cluster import records, status
+from txstore.cluster import catalogue, records, status
 from txstore.cluster.addresses import read_bucket
 from txstore.cluster.belongings import Belongings
 from txstore.cluster.cleaning import Cleaning
@@ -41,6 +41,7 @@ from txstore.metrics import Metrics
 from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.admission import wants_room
+from txstore.protocol.catalogue import Page
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
@@ -410,6 +411,12 @@ class ClusterEngine:
         del found  # what is there now is asked for
         there = self._retrying(lambda: self._objects.head(path, deadline), deadline)
         return None if there is None or there.token is None else there.sha256
+
+    def catalogue(self, after: str, limit: int, deadline: Deadline) -> Page:
+        """Some of the stored files, in the order of their keys: what their metadata says."""
+        return self._retrying(
+            lambda: catalogue.page(self._objects, after, limit, deadline), deadline
+        )
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""

@@ -297,5 +297,6 @@ def open_store(config: ServiceConfig, metrics: Metrics | None = None) -> FileSto
         on_exists=config.on_exists,
         keep_events=config.keep_events,
         max_events=config.max_events,
+        catalogue=config.catalogue,
         metrics=metrics,
     )

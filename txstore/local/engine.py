@@ -22,6 +22,7 @@ from txstore.limits import Limits
 from txstore.local import status
 from txstore.local.append import Appender
 from txstore.local.belongings import Belongings, disown_lost
+from txstore.local.catalogue import Sweeping, WithFiles
 from txstore.local.clock import Call
 from txstore.local.ending import Ending
 from txstore.local.events import LocalEvents
@@ -32,9 +33,10 @@ from txstore.local.files.places import Places
 from txstore.local.files.staged import StagedFile
 from txstore.local.files.staging import Staging
 from txstore.local.files.stored import StoredFiles
-from txstore.local.forgetting import Forgetting, ForgettingEvents
+from txstore.local.forgetting import Forgetting, ForgettingEvents, Slices
 from txstore.local.housekeeping import Housekeeping
 from txstore.local.intents import Intents
+from txstore.local.journal.catalogue_records import CatalogueRecords
 from txstore.local.journal.event_records import EventRecords
 from txstore.local.journal.opening import open_records
 from txstore.local.journal.rows import Event, Transfer
@@ -52,6 +54,7 @@ from txstore.metrics import Metrics, Timed
 from txstore.options import Durability
 from txstore.process import forks
 from txstore.protocol.admission import Quota, Usage, wants_room
+from txstore.protocol.catalogue import Page
 from txstore.protocol.constants import FileStoreResultProp
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileClaim, FileStoreSegmentResult, SegmentRequest
@@ -77,6 +80,7 @@ class Options(NamedTuple):
     allow_network_fs: bool
     limits: Limits
     replaces: bool
+    catalogue: bool
     disk: Disk
     metrics: Metrics | None
 
@@ -124,6 +128,7 @@ class LocalEngine:
             # Before any is held: a child of another thread must not keep it.
             forks.disown_in_children(home, locks)
             self._records = records = open_records(home, locks.journal, options.lock_timeout)
+            records.catalogues = options.catalogue
             belongings.keep(records.journal, records.abandon)
             locks.make_file()
             belongings.witnesses.append(records.journal.connection)
@@ -165,8 +170,11 @@ class LocalEngine:
             told = EventRecords(records.journal, options.max_events)
             self.events = events = LocalEvents(home, locks, told, level)
             belongings.keep(events, events.close)
-            forgetting = [
-                Forgetting(records, options.keep_completed),
+            files = WithFiles(home)
+            self._stored = stored = CatalogueRecords(records.journal, files.has)
+            forgetting: list[Slices] = [
+                Forgetting(stored, options.keep_completed),
+                Sweeping(stored, files),
                 ForgettingEvents(told, options.keep_events, options.max_events),
             ]
             self._housekeeping = keeping = Housekeeping(
@@ -464,14 +472,17 @@ class LocalEngine:
 
     def stored_sha256(self, path: str, found: os.stat_result, deadline: Deadline) -> str | None:
         """The hash of a stored file, as far as it is known without reading the file."""
-        latest = self._records.latest_at(os.fsencode(path), deadline)
-        if latest is None:
+        done = self._stored.at(os.fsencode(path), deadline)
+        if done is None:
             return None
-        done = latest[1]
         published = (done.inode, done.size, done.mtime_ns)
         same = published == (found.st_ino, found.st_size, found.st_mtime_ns)
         kept = done.durable or (not self._level.keeps_files and self._home.is_this_boot(done.boot))
         return done.sha256.hex() if same and kept else None
+
+    def catalogue(self, after: str, limit: int, deadline: Deadline) -> Page:
+        """Some of what was stored and is there still, in the order of the places."""
+        return status.page_of(self._stored.after(os.fsencode(after), limit, deadline), limit)
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""

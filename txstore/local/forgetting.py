@@ -27,6 +27,30 @@ class Rows(Protocol):
     def stamp_ahead(self, at: Moment, after: int, among: int, deadline: Deadline) -> int: ...
 
 
+class Slices(Protocol):
+    """How records of one kind go, for one manager; by one thread at a time.
+
+    :ivar lifetime: seconds that one is kept, at least
+    """
+
+    lifetime: float
+
+    def some(self, among: int, seen: float, call: Call) -> int:
+        """Remove some of those that may go; ``among``, the most there may be: more wait.
+
+        :param seen: see ``clock.cutoff``
+        """
+        ...
+
+    def all(self, seen: float, call: Call) -> Iterator[int]:
+        """Remove more of them, where nobody waits for an answer; how many, some at a time."""
+        ...
+
+    def warn(self, seen: float, call: Call) -> None:
+        """Log what an operator should know of them."""
+        ...
+
+
 class Forgetting:
     """Forgets the rows of one kind, for one manager; by one thread at a time.
 

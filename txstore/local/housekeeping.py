@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 from txstore.deadline import Deadline
@@ -18,7 +18,7 @@ from txstore.local.clock import Call, Cutoff
 from txstore.local.files.descriptors import never_collect
 from txstore.local.files.home import Home
 from txstore.local.files.staging import Staging, stripe_in
-from txstore.local.forgetting import Forgetting
+from txstore.local.forgetting import Slices
 from txstore.local.intents import Intents
 from txstore.local.journal.records import Records
 from txstore.local.journal.rows import Event, Transfer
@@ -60,7 +60,7 @@ class Housekeeping:
         transfers: Transfers,
         intents: Intents,
         expire_after: float,
-        forgetting: list[Forgetting],
+        forgetting: Sequence[Slices],
     ) -> None:
         self._home, self._locks, self._staging = home, locks, staging
         self._records, self._transfers, self._intents = records, transfers, intents

@@ -1,4 +1,4 @@
-"""The status of a transfer, from its row; and of all."""
+"""The status of a transfer, from its row; of all; and of stored files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 
 from txstore.digest import Hasher
-from txstore.local.journal.rows import Completion, Transfer
+from txstore.local.journal.rows import Completion, Stored, Transfer
+from txstore.protocol.catalogue import CatalogueEntry, Page
 from txstore.protocol.status import Totals, TransferStatus
 
 
@@ -59,6 +60,26 @@ def of_all(
     count, size, oldest = transfers
     age = 0.0 if oldest is None else max(wall - oldest, 0.0)
     return Totals(count, size, age, max(consumers, default=0), free)
+
+
+def page_of(rows: list[Stored], limit: int) -> Page:
+    """Some entries of the catalogue.
+
+    :param limit: how many were asked for
+    """
+    entries = [entry_of(row) for row in rows]
+    return entries, entries[-1].key if len(entries) == limit else None
+
+
+def entry_of(row: Stored) -> CatalogueEntry:
+    """An entry of the catalogue."""
+    return CatalogueEntry(
+        name=os.fsdecode(row.path),
+        size=row.size,
+        sha256=row.sha256.hex(),
+        stored_at=time_of(row.completed_at),
+        key=os.fsdecode(row.place),
+    )
 
 
 def time_of(seconds: float) -> datetime:

@@ -84,11 +84,24 @@ class Aging:
         :param among: how many are looked at
         :return: how many were removed
         """
-        [(count, last)] = journal.read(self._count, {**values, "p_limit": among}, deadline)
+        count, bounded = self.over(journal, values, among, deadline)
         if count:
-            write = Write(self._forget, {**values, "p_to": last})
-            journal.write(deadline, write, frees=True)
-        return int(count)
+            journal.write(deadline, self.removal(bounded), frees=True)
+        return count
+
+    def over(
+        self, journal: Journal, values: Mapping[str, object], among: int, deadline: Deadline
+    ) -> tuple[int, dict[str, object]]:
+        """How many those are, and the values of ``goes`` with ``p_to``, the last of them."""
+        [(count, last)] = journal.read(self._count, {**values, "p_limit": among}, deadline)
+        return count, {**values, "p_to": last}
+
+    def removal(self, bounded: Mapping[str, object]) -> Write:
+        """What removes them.
+
+        :param bounded: the values that ``over`` told
+        """
+        return Write(self._forget, bounded)
 
     def stamp_ahead(
         self, journal: Journal, at: Moment, after: int, among: int, deadline: Deadline

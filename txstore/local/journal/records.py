@@ -16,7 +16,7 @@ from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError
 from txstore.local.clock import Call, Cutoff, Moment
 from txstore.local.journal import quotas
-from txstore.local.journal.aging import Aging, Range, is_ahead, is_over, values_of
+from txstore.local.journal.aging import Range, is_ahead, is_over, values_of
 from txstore.local.journal.journal import Journal, Write
 from txstore.local.journal.rows import Completion, Event, Transfer
 from txstore.local.journal.schema import (
@@ -112,7 +112,7 @@ _COMPLETED = Statement(
     _COMPLETION.where(completion.c.file_id == _p("file_id")).order_by(completion.c.id.desc())
 )
 _COMPLETE = Statement(
-    sa.insert(completion).values({n: sa.bindparam(n) for n in Completion._fields})
+    sa.insert(completion).values({n: sa.bindparam(n) for n in (*Completion._fields, "catalogued")})
 )
 _PUBLISHED = Statement(
     _COMPLETION.where(completion.c.place == _p("place")).order_by(completion.c.id.desc()).limit(1)
@@ -120,7 +120,6 @@ _PUBLISHED = Statement(
 _MARK_DURABLE = Statement(
     sa.update(completion).where(completion.c.id == _p("id")).values(durable=1)
 )
-_AGING = Aging(completion, "completed_at")
 _RECORD_EVENT = Statement(sa.insert(event).values({n: sa.bindparam(n) for n in Event._fields}))
 _A_CONSUMER = Statement(sa.select(consumer.c.id).limit(1))
 _FORGET_COMPLETED = Statement(sa.delete(completion).where(completion.c.id == _p("id")))
@@ -137,10 +136,12 @@ class Records:
     """The journal's content.  Thread-safe, as ``Journal`` is.
 
     :ivar is_new: whether it was made for this manager, so that nobody left anything in it before
+    :ivar catalogues: whether what it completes is to be in the catalogue
     """
 
     def __init__(self, journal: Journal, *, is_new: bool = False) -> None:
         self.journal, self.is_new = journal, is_new
+        self.catalogues = True
 
     def flush(self, deadline: Deadline) -> None:
         """Make all that was recorded durable."""
@@ -310,7 +311,7 @@ class Records:
         :param sender: who sent its last message
         """
         writes = [self._deletion(row)] if row is not None else []
-        writes.append(Write(_COMPLETE, done._asdict()))
+        writes.append(Write(_COMPLETE, {**done._asdict(), "catalogued": self.catalogues}))
         writes.append(Write(_RECORD_EVENT, Event.stored(done, sender)._asdict()))
         return self.journal.write(deadline, *writes)
 
@@ -330,24 +331,6 @@ class Records:
     def mark_durable(self, key: int, deadline: Deadline) -> None:
         """Note that a completion's file and name have been flushed."""
         self.journal.write(deadline, Write(_MARK_DURABLE, {"p_id": key}))
-
-    def forget_over(self, over: Cutoff, among: int, deadline: Deadline) -> int:
-        """Forget those of the oldest completions whose time has passed.
-
-        :param among: how many are looked at
-        :return: how many were forgotten
-        """
-        return _AGING.forget(self.journal, values_of(over), among, deadline)
-
-    def stamp_ahead(self, at: Moment, after: int, among: int, deadline: Deadline) -> int:
-        """Let the time of completions begin now that were written while the wall clock was ahead,
-        in another boot.
-
-        :param after: where the last slice ended; 0: at the beginning
-        :param among: how many rows are looked at
-        :return: where the next slice goes on; 0: all were looked at
-        """
-        return _AGING.stamp_ahead(self.journal, at, after, among, deadline)
 
     def forget_completion(self, key: int, deadline: Deadline) -> None:
         self.journal.write(deadline, Write(_FORGET_COMPLETED, {"p_id": key}), frees=True)

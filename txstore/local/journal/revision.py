@@ -3,4 +3,4 @@
 from __future__ import annotations
 
 #: Newest revision under ``migrations/versions``.
-REVISION = "0006"
+REVISION = "0007"

@@ -217,6 +217,20 @@ class Completion(NamedTuple):
         return Moment(self.completed_at, self.boot, self.ticks)
 
 
+class Stored(NamedTuple):
+    """What is known of a stored file; columns as in ``schema.completion``, or ``catalogue``."""
+
+    path: bytes
+    place: bytes
+    size: int
+    sha256: bytes
+    inode: int
+    mtime_ns: int
+    completed_at: float
+    boot: str
+    durable: int
+
+
 class Event(NamedTuple):
     """A row of a transfer that ended; columns as in ``schema.event``."""
 

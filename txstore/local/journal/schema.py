@@ -3,7 +3,8 @@
 Times are kept twice: seconds since the epoch (``*_at``) and, for what may expire, seconds since a
 boot (``ticks``) with that boot's identity (``boot``).  Names are bytes as the file system has
 them.  Columns after the comment "trust" came with revisions 0002 to 0004; events, and what is
-recorded for them, with revision 0005; what a first segment said, with 0006.
+recorded for them, with revision 0005; what a first segment said, with 0006; the catalogue, with
+0007.
 """
 
 from __future__ import annotations
@@ -101,6 +102,29 @@ completion = sa.Table(
     sa.Column("boot", sa.Text, nullable=False, server_default=""),
     sa.Column("ticks", sa.Float, nullable=False, server_default="0"),
     sa.Column("durable", sa.Integer, nullable=False, server_default="0"),
+    # 1: when it goes, the file's row of the catalogue takes its place
+    sa.Column("catalogued", sa.Integer, nullable=False, server_default="0"),
+)
+
+#: A row is a stored file whose completion is gone.  As long as a place has a completion, that is
+#: what the catalogue says of it.
+catalogue = sa.Table(
+    "catalogue",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True),  # a new one with each file
+    sa.Column("place", sa.LargeBinary, nullable=False, unique=True),
+    sa.Column("path", sa.LargeBinary, nullable=False),
+    sa.Column("size", sa.Integer, nullable=False),
+    sa.Column("sha256", sa.LargeBinary, nullable=False),
+    sa.Column("inode", sa.Integer, nullable=False),
+    sa.Column("mtime_ns", sa.Integer, nullable=False),
+    sa.Column("completed_at", sa.Float, nullable=False),
+    sa.Column("boot", sa.Text, nullable=False),  # in which it was stored
+    sa.Column("durable", sa.Integer, nullable=False),
+    # since when it is known that the file is not there any more; null: it was there
+    sa.Column("missed_at", sa.Float),
+    sa.Column("missed_boot", sa.Text),
+    sa.Column("missed_ticks", sa.Float),
 )
 
 #: A row is a transfer that ended: stored, cancelled or expired.

@@ -27,7 +27,7 @@ from txstore.process import forks
 logger = logging.getLogger(__name__)
 
 #: Revisions that ``migrations/`` can upgrade from; a test compares them with the scripts there.
-OLDER = ("0001", "0002", "0003", "0004", "0005")
+OLDER = ("0001", "0002", "0003", "0004", "0005", "0006")
 
 
 @contextmanager

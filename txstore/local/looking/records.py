@@ -8,10 +8,11 @@ from typing import Any, cast
 import sqlalchemy as sa
 
 from txstore.deadline import Deadline
+from txstore.local.journal.catalogue_records import CatalogueRecords
 from txstore.local.journal.journal import Journal
 from txstore.local.journal.records import Records
-from txstore.local.journal.rows import Completion, Transfer
-from txstore.local.journal.schema import completion, transfer
+from txstore.local.journal.rows import Stored, Transfer
+from txstore.local.journal.schema import transfer
 from txstore.local.journal.sqlite import Statement
 from txstore.local.looking.reader import JournalReader
 
@@ -25,32 +26,30 @@ _TRANSFERS = Statement(
     .order_by(transfer.c.id)
     .limit(_LIMIT)
 )
-_later = completion.alias()
-#: Of each place the completion that is remembered last.
-_LATEST = Statement(
-    sa.select(completion.c.id, *(completion.c[name] for name in Completion._fields))
-    .where(
-        completion.c.id > _AFTER,
-        ~sa.exists().where(_later.c.place == completion.c.place, _later.c.id > completion.c.id),
-    )
-    .order_by(completion.c.id)
-    .limit(_LIMIT)
-)
 
 
 class SeenRecords(Records):
-    """The journal's content, read without writing a byte."""
+    """The journal's content, read without writing a byte.
+
+    :ivar catalogue: what is known of stored files
+    """
 
     def __init__(self, reader: JournalReader) -> None:
         super().__init__(cast(Journal, reader))
+        self.catalogue = CatalogueRecords(self.journal)
 
     def every_transfer(self, timeout: float) -> Iterator[Transfer]:
         """All unfinished transfers, oldest first; each as it was a moment ago."""
         return (Transfer(*row) for row in self._every(_TRANSFERS, timeout))
 
-    def every_latest(self, timeout: float) -> Iterator[Completion]:
-        """What was published last at each place, as far as it is remembered."""
-        return (Completion(*row) for row in self._every(_LATEST, timeout))
+    def stored(self, after: bytes, timeout: float) -> Iterator[Stored]:
+        """What was published last at each place after one, as far as it is known."""
+        while True:
+            rows = self.catalogue.after(after, _SLICE, Deadline(timeout))
+            yield from rows
+            if len(rows) < _SLICE:
+                return
+            after = rows[-1].place
 
     def _every(self, statement: Statement, timeout: float) -> Iterator[tuple[Any, ...]]:
         after = 0

@@ -1,4 +1,4 @@
-"""Whether what was stored lately is there as it was stored: completions against stored files."""
+"""Whether what was stored is there as it was stored: what the journal says against the files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from txstore.checks import Finding, finding
 from txstore.errors import LockTimeoutError, NameRefusedError
 from txstore.local.files.content import has_content
 from txstore.local.files.places import place_of
-from txstore.local.journal.rows import Completion
+from txstore.local.journal.rows import Stored
 from txstore.local.looking.look import Look
 
 
@@ -38,7 +38,7 @@ class StoredChecks:
 
     def findings(self) -> Iterator[Finding]:
         """What is missing, or is not what was stored."""
-        for done in self._records.every_latest(self._look.timeout):
+        for done in self._records.stored(b"", self._look.timeout):
             name = done.path.decode(errors="surrogateescape")
             try:
                 kind = self._examine(done)
@@ -56,7 +56,7 @@ class StoredChecks:
                         completed_at=done.completed_at,
                     )
 
-    def _examine(self, done: Completion) -> str | None:
+    def _examine(self, done: Stored) -> str | None:
         """The kind of what is wrong, once it is sure."""
         seen = self._see(done)
         if seen is _Seen.AS_STORED and not self._deep:
@@ -72,11 +72,11 @@ class StoredChecks:
                 return _KINDS.get(again)
             seen = again
 
-    def _see_last(self, done: Completion) -> _Seen:
+    def _see_last(self, done: Stored) -> _Seen:
         """What is there while nobody can publish at the place."""
         deadline = self._look.deadline()
-        latest = self._records.latest_at(done.place, deadline)
-        if latest is None or latest[1]._replace(durable=done.durable) != done:
+        latest = self._records.catalogue.at(done.place, deadline)
+        if latest is None or latest._replace(durable=done.durable) != done:
             return _Seen.LATER
         seen = self._see(done)
         if seen not in (_Seen.OTHER, _Seen.UNKNOWN):
@@ -88,7 +88,7 @@ class StoredChecks:
         intents = self._records.by_place(done.place, deadline)
         return _Seen.LATER if any(self._is_at(row.inode, done.place) for row in intents) else seen
 
-    def _see(self, done: Completion) -> _Seen:
+    def _see(self, done: Stored) -> _Seen:
         place = place_of(done.place)
         with ExitStack() as opened:
             try:
@@ -112,7 +112,7 @@ class StoredChecks:
         except (FileNotFoundError, NotADirectoryError, NameRefusedError):
             return False
 
-    def _is_content(self, done: Completion) -> bool:
+    def _is_content(self, done: Stored) -> bool:
         place = place_of(done.place)
         try:
             with self._places.look(place) as parents:
