@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import cases_opening, cases_segments, cases_together, plot, report
+from benchmarks import cases_command, cases_opening, cases_segments, cases_together, plot, report
 from benchmarks.measure import Case, Result, measure
 from benchmarks.subjects import Flush
 
@@ -74,7 +74,7 @@ def _options() -> argparse.Namespace:
 
 
 def _chosen(only: str | None, quick: bool) -> list[Case]:
-    modules = (cases_segments, cases_together, cases_opening)
+    modules = (cases_segments, cases_together, cases_opening, cases_command)
     cases = [case for module in modules for case in module.cases(quick)]
     chosen = [case for case in cases if only is None or only in case.name]
     if not chosen:

@@ -17,6 +17,7 @@ from benchmarks.measure import TXSTORE, UPSTREAM, Bound, Case, Ratio, Subject
 from benchmarks.subjects import (
     KIB,
     MIB,
+    Calls,
     Segments,
     Store,
     close,
@@ -35,19 +36,6 @@ _GIB = 1024 * MIB
 
 def cases(quick: bool) -> list[Case]:
     return [_opening(quick), _resuming(quick), _far_offset(quick), _memory(quick)]
-
-
-class Calls:
-    """Calls of one function, each timed by itself."""
-
-    def __init__(self, call: Callable[[], float], batch: int = 2) -> None:
-        self._call, self._batch = call, batch
-
-    def run(self) -> list[float]:
-        return [self._call() for _ in range(self._batch)]
-
-    def close(self) -> None:
-        pass
 
 
 # --- opening -------------------------------------------------------------------------------------

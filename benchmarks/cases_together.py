@@ -45,7 +45,7 @@ def _threads(level: Level, quick: bool) -> Case:
             Ratio(
                 _named(count, "thread"),
                 _named(1, "thread"),
-                2.5 if (level, count) == ("segment", 8) else None,
+                2.0 if (level, count) == ("segment", 8) else None,
                 rates=True,
             )
             for count in (4, 8)

@@ -75,6 +75,19 @@ def payloads(size: int) -> list[bytes]:
     return [os.urandom(size) for _ in range(_PAYLOADS)]
 
 
+class Calls:
+    """Calls of one function, each timed by itself."""
+
+    def __init__(self, call: Callable[[], float], batch: int = 2) -> None:
+        self._call, self._batch = call, batch
+
+    def run(self) -> list[float]:
+        return [self._call() for _ in range(self._batch)]
+
+    def close(self) -> None:
+        pass
+
+
 class Flush:
     """The unit: one 4 KiB overwrite and its flush."""
 

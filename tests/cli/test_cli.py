@@ -212,7 +212,7 @@ def test_version_is_the_installed_one() -> None:
         (["cancel", "i", "--config", "c", "--storage-dir", "s"], "--config goes with neither"),
         (["cancel", "i", "--config", "c", "--working-dir", "w"], "--config goes with neither"),
         (["cancel", "i", "--storage-dir", "s", "--topic", "/t"], "--topic goes with --config"),
-        (["put", "f", "--storage-dir", "s", "--segment-size", "auto"], "is no size"),
+        (["put", "f", "--storage-dir", "s", "--segment-size", "most"], "is no size"),
         (["put", "f", "--storage-dir", "s", "--segment-size", "1\N{KELVIN SIGN}"], "is no size"),
     ],
 )
@@ -224,23 +224,39 @@ def test_wrong_usage_ends_with_code_2_before_anything_is_done(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Bytes of each segment that a ``put`` in this process sends."""
+    found: list[int] = []
+
+    class Counting(FileStoreManager):
+        def store_segment(self, message: Message) -> FileStoreSegmentResult:
+            found.append(len(message.payload))
+            return super().store_segment(message)
+
+    monkeypatch.setattr("txstore.cli.storage.FileStoreManager", Counting)
+    return found
+
+
 @pytest.mark.parametrize(
     ("text", "segments"), [("2048", 5), ("2k", 5), ("2KiB", 5), ("4 KiB", 3), ("1MiB", 1)]
 )
 def test_segment_size_is_taken_with_and_without_a_unit(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, segments: int
+    tmp_path: Path, sent: list[int], text: str, segments: int
 ) -> None:
-    sent = []
-
-    class Counting(FileStoreManager):
-        def store_segment(self, message: Message) -> FileStoreSegmentResult:
-            sent.append(message)
-            return super().store_segment(message)
-
-    monkeypatch.setattr("txstore.cli.storage.FileStoreManager", Counting)
     (tmp_path / "f").write_bytes(b"1" * (9 * 1024))
     run("put", tmp_path / "f", "--storage-dir", tmp_path / "s", "--segment-size", text)
     assert len(sent) == segments
+
+
+@pytest.mark.parametrize(("size", "largest"), [(1, 1), (2**20 + 1, 2**20), (2**28, 2**21)])
+def test_segments_are_larger_where_the_file_is(
+    tmp_path: Path, sent: list[int], size: int, largest: int
+) -> None:
+    with (tmp_path / "f").open("wb") as file:
+        file.truncate(size)
+    run("put", tmp_path / "f", "--storage-dir", tmp_path / "s", "--durability", "none")
+    assert (sum(sent), max(sent)) == (size, largest)
 
 
 @pytest.mark.parametrize(

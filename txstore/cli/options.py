@@ -62,8 +62,17 @@ def folders(*, required: bool = True) -> Callable[[Command], Command]:
     return lambda command: storage(working(command))
 
 
-def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """Bytes a message."""
+def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
+    """Bytes a message; ``None``: what fits best."""
+    return None if value == "auto" else _size(ctx, param, value)
+
+
+def rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Bytes a second."""
+    return None if value is None else _size(ctx, param, value)
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     try:
         size = parse_size(value)
     except ValueError as error:
@@ -71,11 +80,6 @@ def segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int:
     if not 1 <= size <= _LARGEST_SEGMENT:
         raise click.BadParameter(f"{value!r} is not between 1 byte and 1 GiB.", ctx, param)
     return size
-
-
-def rate(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """Bytes a second."""
-    return None if value is None else segment_size(ctx, param, value)
 
 
 def limits(command: Command) -> Command:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from txstore.options import Level
     from txstore.source import Source
 
+#: Bytes of a segment where none are said, and how many segments a file then has.
+_SMALLEST, _LARGEST, _SEGMENTS = 2**20, 2**24, 128
 _KEPT = "What has arrived is kept: the same command goes on from there."
 _NOTHING_KEPT = "Nothing of it is kept, since it cannot be read again."
 
@@ -51,10 +53,10 @@ _NOTHING_KEPT = "Nothing of it is kept, since it cannot be read again."
 @click.option(
     "--segment-size",
     callback=size_in_bytes,
-    default="1MiB",
+    default="auto",
     show_default=True,
     metavar="BYTES",
-    help="Bytes a message, also as 50KiB or 1MiB; at most 1GiB.",
+    help="Bytes a message, also as 50KiB; auto: a 128th of FILE, from 1MiB to 16MiB.",
 )
 @click.option(
     "--durability",
@@ -91,7 +93,7 @@ def put(
     storage_dir: str,
     working_dir: str | None,
     name: str | None,
-    segment_size: int,
+    segment_size: int | None,
     durability: Level,
     recursive: bool,
     preserve: bool,
@@ -137,7 +139,7 @@ def put(
                             )
                         )
                     interruption.check()
-                    most = pace.segment_size(segment_size)
+                    most = pace.segment_size(segment_size or _fitting(target.size))
                     way = (
                         Stream(store, target.name, most, interruption, replace=not no_clobber)
                         if source is None
@@ -160,6 +162,14 @@ def put(
         if several:
             say(f"{failed} of {len(found.targets)} files were not stored.", err=True)
         ctx.exit(INTERRUPTED if interruption.came else 1)
+
+
+def _fitting(size: int | None) -> int:
+    """Bytes of a segment: each is flushed, and what is flushed is not sent again.
+
+    :param size: of the file; ``None``: not known.  Then nothing is kept of what is cut off.
+    """
+    return _LARGEST if size is None else min(max(size // _SEGMENTS, _SMALLEST), _LARGEST)
 
 
 def _found(

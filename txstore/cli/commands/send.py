@@ -41,10 +41,8 @@ _OF_ONE_FILE = (
 
 
 def _segment_size(ctx: click.Context, param: click.Parameter, value: str) -> int | None:
-    if value == "auto":
-        return None
     size = size_in_bytes(ctx, param, value)
-    if size > LARGEST_SEGMENT:
+    if size is not None and size > LARGEST_SEGMENT:
         raise click.BadParameter(
             f"{value!r} is more than a DXL broker takes, which is {LARGEST_SEGMENT} at most.",
             *(ctx, param),
