@@ -164,6 +164,44 @@ def test_json_tells_of_an_interruption(tree: Path, storage: Path) -> None:
     assert states == ["stored", "stored", "interrupted"]
 
 
+# Many small files, which are stored several at once
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> Path:
+    top = tmp_path / "many"
+    top.mkdir()
+    for number in range(40):
+        (top / f"{number:02}").write_bytes(os.urandom(number))
+    return top
+
+
+def test_many_are_told_of_in_their_order(many: Path, storage: Path) -> None:
+    (many / "20").unlink()
+    (many / "20").symlink_to("nothing")
+    (many / "21").chmod(0o600)
+    files = sorted(many.iterdir())
+    shown = run(*put(files[0], storage, *files[1:], "--json"), code=1)
+    lines = [json.loads(line) for line in shown.stdout.splitlines()]
+    assert [line["path"] for line in lines] == [str(path) for path in files]
+    assert [line["path"] for line in lines if line["status"] != "stored"] == [str(many / "20")]
+    assert shown.stderr.startswith(f"Error: {many / '20'} was not stored: cannot read")
+    assert stored(storage) == {path.name: path.read_bytes() for path in files if path.name != "20"}
+    assert stat.S_IMODE((storage / "21").stat().st_mode) == 0o600
+
+
+def test_of_many_an_interruption_loses_none_that_was_stored(many: Path, storage: Path) -> None:
+    interrupt = after_ack(10, "os.kill(os.getpid(), signal.SIGINT)")
+    shown = run_process(*put(many, storage, "-r", "--json"), setup=interrupt, code=130)
+    states = [json.loads(line)["status"] for line in shown.stdout.splitlines()]
+    assert 10 <= states.count("stored") == len(states) - 1 < 40
+    assert states[-1] == "interrupted"
+    assert len(stored(storage)) == len(states) - 1
+    again = lines_of(*put(many, storage, "-r", "--json"))
+    assert [line["status"] for line in again].count("already_stored") == len(states) - 1
+    assert len(stored(storage)) == 40
+
+
 # What is kept
 
 

@@ -21,6 +21,11 @@ class Pace:
         self._rate, self._interruption = rate, interruption
         self._due = time.monotonic()
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a bound at all."""
+        return self._rate is not None
+
     def segment_size(self, wanted: int) -> int:
         """Bytes in a message: a larger one would be sent at once, and waited for for long."""
         return wanted if self._rate is None else min(wanted, self._rate)

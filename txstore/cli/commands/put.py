@@ -2,34 +2,30 @@
 
 from __future__ import annotations
 
-import os
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
 
-from txstore.cli.batch import Batch, Outcome, Status
+from txstore.cli.ahead import Ahead
+from txstore.cli.batch import Batch, Outcome
 from txstore.cli.interrupts import INTERRUPTED, Interruption
 from txstore.cli.options import FILE, examples, folders, limits, rate
 from txstore.cli.options import segment_size as size_in_bytes
 from txstore.cli.pace import Pace
-from txstore.cli.problems import EXPECTED, CommandError, explain
-from txstore.cli.put import Acked, NameTaken, Put, Stored
-from txstore.cli.sources import Found, Target, size_of, source_at, sum_of, targets, with_trees
-from txstore.cli.stream import STDIN, Stream, path_of_stdin
+from txstore.cli.problems import CommandError
+from txstore.cli.putting import How, Putting
+from txstore.cli.sources import Found, Target, size_of, sum_of, targets, with_trees
+from txstore.cli.stream import STDIN, path_of_stdin
 from txstore.cli.text import say, shown
 
 if TYPE_CHECKING:
-    from txstore import FileStoreManager
     from txstore.limits import Limits
     from txstore.options import Level
-    from txstore.source import Source
 
-#: Bytes of a segment where none are said, and how many segments a file then has.
-_SMALLEST, _LARGEST, _SEGMENTS = 2**20, 2**24, 128
+#: Files from which on small ones are put several at once: of few, each is told of as it ends.
+_MANY = 16
 _KEPT = "What has arrived is kept: the same command goes on from there."
 _NOTHING_KEPT = "Nothing of it is kept, since it cannot be read again."
 
@@ -111,10 +107,8 @@ def put(
 
     found = _found(files, name, storage_dir, working_dir, recursive=recursive)
     several = len(found.targets) > 1 or recursive
-    store: FileStoreManager | None = None
     with ExitStack() as stack:
         interruption = stack.enter_context(Interruption())
-        pace = Pace(limit_rate, interruption)
         batch = Batch(
             *(len(found.targets), sum_of(found.targets)),
             quiet=quiet,
@@ -124,37 +118,32 @@ def put(
         )
         stack.enter_context(closing(batch))
         _tell(found, quiet=quiet)
-        for target in found.targets:
-            batch.begin(target.name, target.size)
-            outcome = Outcome(target.path, target.name, "failed", target.size)
-            try:
-                with _opened(target, recursive=recursive) as source:
-                    if store is None:
-                        store = stack.enter_context(
-                            opened(
-                                *(storage_dir, working_dir),
-                                durability=durability,
-                                on_exists="refuse" if no_clobber else "replace",
-                                limits=limits,
-                            )
-                        )
+        open_store = partial(
+            opened,
+            *(storage_dir, working_dir),
+            durability=durability,
+            on_exists="refuse" if no_clobber else "replace",
+            limits=limits,
+        )
+        how = How(segment_size, preserve, not no_clobber, recursive)
+        putting = Putting(open_store, stack, how, Pace(limit_rate, interruption), interruption)
+        many = len(found.targets) >= _MANY
+        ahead = Ahead(found.targets, putting.put, lambda one: many and putting.may_go_ahead(one))
+        with ahead:
+            for target in found.targets:
+                batch.begin(target.name, target.size)
+                try:
+                    outcome = ahead.turn() or putting.put(target, batch)
+                except click.ClickException:
                     interruption.check()
-                    most = pace.segment_size(segment_size or _fitting(target.size))
-                    way = (
-                        Stream(store, target.name, most, interruption, replace=not no_clobber)
-                        if source is None
-                        else Put(store, source, most, preserve=preserve, replace=not no_clobber)
+                    raise
+                except KeyboardInterrupt:
+                    kept = _NOTHING_KEPT if target.path == STDIN else _KEPT
+                    batch.interrupted(
+                        Outcome(target.path, target.name, "failed", target.size), kept
                     )
-                    outcome = _put(way, batch, pace, interruption, outcome)
-            except click.ClickException:
-                interruption.check()
-                raise
-            except (*EXPECTED, MemoryError) as error:
-                outcome = replace(outcome, error=explain(error))
-            except KeyboardInterrupt:
-                batch.interrupted(outcome, _NOTHING_KEPT if target.path == STDIN else _KEPT)
-                ctx.exit(INTERRUPTED)
-            batch.end(outcome)
+                    ctx.exit(INTERRUPTED)
+                batch.end(outcome)
         batch.close()
         if several and not quiet and not as_json:
             say(batch.summary())
@@ -162,14 +151,6 @@ def put(
         if several:
             say(f"{failed} of {len(found.targets)} files were not stored.", err=True)
         ctx.exit(INTERRUPTED if interruption.came else 1)
-
-
-def _fitting(size: int | None) -> int:
-    """Bytes of a segment: each is flushed, and what is flushed is not sent again.
-
-    :param size: of the file; ``None``: not known.  Then nothing is kept of what is cut off.
-    """
-    return _LARGEST if size is None else min(max(size // _SEGMENTS, _SMALLEST), _LARGEST)
 
 
 def _found(
@@ -202,50 +183,3 @@ def _tell(found: Found, *, quiet: bool) -> None:
         say(f"Error: cannot read {error.filename!r}: {error.strerror}.", err=True)
     for path in () if quiet else found.skipped:
         say(f"skipped {shown(path)}: it is neither a file nor a folder", err=True)
-
-
-@contextmanager
-def _opened(target: Target, *, recursive: bool) -> Iterator[Source | None]:
-    """The source; ``None`` for standard input."""
-    if target.path == STDIN:
-        yield None
-        return
-    if not recursive and os.path.isdir(target.path):
-        raise CommandError(f"{target.path!r}: Is a directory. -r stores what is in it.")
-    with source_at(target.path, target.name) as source:
-        yield source
-
-
-def _put(
-    way: Put | Stream, batch: Batch, pace: Pace, interruption: Interruption, outcome: Outcome
-) -> Outcome:
-    started = time.monotonic()
-    sent = 0
-    status: Status = "stored"
-    pace.wait()
-    # Closed at once where it is left: what it has to let go of needs the store.
-    with closing(way.run()) as events:
-        for event in events:
-            if isinstance(event, Acked | Stored):
-                sent += event.sent
-                pace.sent(event.sent)
-            if isinstance(event, Stored):
-                if event.already:
-                    status = "already_stored"
-                elif event.by_another:
-                    status = "stored_by_another"
-                break
-            if isinstance(event, NameTaken):
-                return replace(outcome, status="name_taken", sent=sent)
-            batch.show(event)
-            interruption.check()
-            pace.wait()
-    seconds = time.monotonic() - started
-    return replace(
-        outcome,
-        status=status,
-        size=way.size,
-        sent=sent,
-        seconds=round(seconds, 6),
-        sha256=way.sha256(),
-    )
