@@ -108,9 +108,10 @@ def test_every_code_block_runs() -> None:
 
 
 def run_python(block: Block, where: str) -> None:
-    """Run it by itself, as somebody who copies this block only."""
+    """Run it by itself, as somebody who copies this block only; at a port that nobody has."""
     names: dict[str, Any] = {"__name__": "__main__"}
-    code = compile("\n" * (block.line - 1) + block.text, where, "exec")
+    text = block.text.replace("9464", "0")
+    code = compile("\n" * (block.line - 1) + text, where, "exec")
     with contextlib.redirect_stdout(io.StringIO()):
         exec(code, names)
 
