@@ -43,6 +43,7 @@ from txstore.source import Source
 
 if TYPE_CHECKING:
     from txstore import FileStoreManager, TransferStatus
+    from txstore.protocol.stored import OpenedFile
 
 # What an id may not hold, and what a shell would not take as it is.
 _NOT_IN_IDS = re.compile(r"[^\w-]+")
@@ -144,6 +145,7 @@ class Put:
         self._replace = replace
         self._prefix = transfer_prefix(source.name, source.path)
         self._target = os.path.join(store.storage_dir, source.name)
+        self._in_folders = "://" not in store.storage_dir
         self._segments = 0
         #: the transfer that is worked on; ``None`` until one was found or begun
         self.file_id: str | None = None
@@ -164,7 +166,7 @@ class Put:
         :raises CancelledError: somebody dropped the transfer
         """
         # The store tells so only at the end.
-        if not self._replace and os.path.lexists(self._target):
+        if not self._replace and self._is_there():
             stored_already = yield from self._stored_already()
             yield Stored(0, already=True) if stored_already else NameTaken()
             return
@@ -279,23 +281,48 @@ class Put:
         """Whether what the store published last under the name is, as far as it knows, this file
         and still there.  The stored file is not read."""
         source = self._source
-        try:
-            found = os.lstat(self._target)
-        except OSError:
-            return False
-        if found.st_size != source.size:
-            return False
-        if self._preserve and not _looks_like(source.facts(), found):
-            return False
-        sha256 = self._store.stored_sha256(source.name, found)
+        sha256 = self._known_of_file() if self._in_folders else self._known_of_object()
         if sha256 is None:
             return False
         yield from self._move_to(source.size)
         source.check_unchanged()
         return sha256 == source.sha256()
 
+    def _is_there(self) -> bool:
+        """Whether anything has the name."""
+        if self._in_folders:
+            return os.path.lexists(self._target)
+        return self._object() is not None
+
+    def _known_of_file(self) -> str | None:
+        """The hash of a stored file that may be this one."""
+        try:
+            found = os.lstat(self._target)
+        except OSError:
+            return None
+        if found.st_size != self._source.size:
+            return None
+        if self._preserve and not _looks_like(self._source.facts(), found):
+            return None
+        return self._store.stored_sha256(self._source.name, found)
+
+    def _known_of_object(self) -> str | None:
+        """The same, where files are objects: these have no mode, and a time of their own."""
+        found = self._object()
+        return found.sha256 if found is not None and found.size == self._source.size else None
+
+    def _object(self) -> OpenedFile | None:
+        try:
+            opened = self._store.open_stored(self._source.name)
+        except FileNotFoundError:
+            return None
+        opened.file.close()
+        return opened
+
     def _is_in_storage(self) -> Generator[Event, None, bool]:
         """Whether the file in the storage is, byte for byte, this one."""
+        if not self._in_folders:
+            return (yield from self._stored_already())
         source = self._source
         try:
             with Source(self._target, source.name) as stored:
