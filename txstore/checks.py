@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from txstore.protocol.catalogue import CatalogueEntry
+
 
 class Kind(NamedTuple):
     """A kind of finding.  The texts name facts of the finding in braces.
@@ -135,6 +137,11 @@ KINDS: dict[str, Kind] = {
         "Unless somebody changed it on purpose, or a worker died just after it replaced it: restore"
         " it from a backup or have it sent again.",
     ),
+    "stored-unknown": Kind(
+        "Nothing is known of {name!r}: it is in no catalogue.",
+        "If it is there, it was stored before there was a catalogue, or by another program. To have"
+        " it looked after, store it again.",
+    ),
     "stored-damaged": Kind(
         "{name!r} has other bytes than were stored, though nothing says that anybody wrote it.",
         "Look after the disk. Restore the file from a backup, or have it sent again.",
@@ -177,3 +184,26 @@ class Finding:
 def finding(kind: str, **facts: object) -> Finding:
     """A finding of a kind."""
     return Finding(kind, facts)
+
+
+class Verified(NamedTuple):
+    """A file that was read and compared with the catalogue.
+
+    :ivar name: what it is called
+    :ivar entry: what the catalogue says; ``None``: nothing
+    :ivar found: what is wrong; ``None``: nothing
+    """
+
+    name: str
+    entry: CatalogueEntry | None
+    found: Finding | None
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        nothing = dict.fromkeys(("size", "sha256", "stored_at"))
+        known = nothing if self.entry is None else self.entry.to_dict()
+        return {
+            **known,
+            "name": self.name,
+            "finding": None if self.found is None else self.found.to_dict(),
+        }

@@ -10,9 +10,9 @@ import os
 from collections.abc import Iterator
 from typing import Protocol
 
-from txstore.checks import Finding
+from txstore.checks import Finding, Verified
 from txstore.deadline import Deadline
-from txstore.protocol.catalogue import Page
+from txstore.protocol.catalogue import Page, Reached
 from txstore.protocol.event import Consumer, Event
 from txstore.protocol.names import NameRules
 from txstore.protocol.request import FileStoreSegmentResult, SegmentRequest
@@ -200,5 +200,21 @@ class Inspector(Protocol):
         """What is wrong.  What runs beside it makes no finding.
 
         :param deep: read all bytes, not only those of which nothing else tells
+        """
+        ...
+
+    def catalogue(self, after: str, limit: int) -> Page:
+        """As ``Engine.catalogue``."""
+        ...
+
+    def verify(self, after: str, reached: Reached) -> Iterator[Verified]:
+        """Read the files of the catalogue, in the order of its keys, from after one on.  What is
+        replaced meanwhile is read anew."""
+        ...
+
+    def verify_named(self, name: str, reached: Reached) -> Verified:
+        """Read one file.
+
+        :raises NameRefusedError: nothing is stored under such a name
         """
         ...

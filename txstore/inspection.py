@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from txstore.checks import Finding
+from txstore.checks import Finding, Verified
 from txstore.cluster.addresses import is_cluster
 from txstore.cluster.servers import Servers
 from txstore.engine import Inspector
@@ -13,7 +13,11 @@ from txstore.errors import MissingExtraError
 from txstore.local.files.disk import Disk
 from txstore.local.looking.inspector import LocalInspector
 from txstore.options import seconds
+from txstore.protocol.catalogue import CatalogueEntry, Reached
 from txstore.protocol.status import Totals
+
+#: Entries of the catalogue that are read at once.
+_PAGE = 1000
 
 
 class StoreInspector:
@@ -71,6 +75,38 @@ class StoreInspector:
         :raises OSError: the disk failed, or something may not be read
         """
         return self._engine.check(deep=deep)
+
+    def catalogue(self, after: str = "") -> Iterator[CatalogueEntry]:
+        """As ``FileStoreManager.catalogue``."""
+        here: str | None = after
+        while here is not None:
+            entries, here = self._engine.catalogue(here, _PAGE)
+            yield from entries
+
+    def verify(
+        self,
+        names: Iterable[str] | None = None,
+        *,
+        after: str = "",
+        reached: Reached = lambda _: None,
+    ) -> Iterator[Verified]:
+        """Read stored files, and compare them with the catalogue.  What is replaced meanwhile is
+        read anew, and makes no finding.
+
+        :param names: of files; ``None``: all that are in the catalogue, in its order
+        :param after: ``key`` of the entry after which to begin; who was stopped goes on so
+        :param reached: called with the bytes of each piece that was read.  It may take its time,
+            and may raise: then reading ends with that
+        :return: each file, when it was read: ``name``, ``entry`` of the catalogue, and what was
+            ``found`` wrong, if anything was
+        :raises NameRefusedError: nothing is stored under a name (a ``ValueError``)
+        :raises OSError: the disk failed
+        """
+        if names is None:
+            yield from self._engine.verify(after, reached)
+            return
+        for name in names:
+            yield self._engine.verify_named(name, reached)
 
 
 def _cluster(

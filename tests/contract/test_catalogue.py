@@ -10,7 +10,8 @@ from crew import cancel, cut, last, segment
 from support import OpenStore, at_each_level, over_every_engine, over_two_folders, send, sha256
 
 from txstore import FileStoreManager
-from txstore.errors import OptionError
+from txstore.errors import NameRefusedError, OptionError
+from txstore.inspection import StoreInspector
 from txstore.options import Level
 
 pytestmark = [over_every_engine, pytest.mark.promise(1)]
@@ -104,3 +105,81 @@ def test_without_it_files_are_known_as_long_as_their_messages(
 def test_the_option_is_a_flag(manager: OpenStore, value: Any) -> None:
     with pytest.raises(OptionError, match="catalogue"):
         manager(catalogue=value)
+
+
+# --- files are read ------------------------------------------------------------------------------
+
+
+def looked_at(store: FileStoreManager) -> StoreInspector:
+    return FileStoreManager.inspect(store.storage_dir, store.working_dir)
+
+
+def test_files_that_are_as_they_were_stored_make_no_finding(manager: OpenStore) -> None:
+    store = manager("segment")
+    send(store, cut(DATA, 3, file_id="several", name="sub/several"))
+    for name in ("empty", "one"):
+        store.store_segment(last(name, 1, name.encode(), name, name.encode()))
+    read: list[int] = []
+    found = list(looked_at(store).verify(reached=read.append))
+    assert [(one.name, one.found) for one in found] == [
+        ("empty", None),
+        ("one", None),
+        ("sub/several", None),
+    ]
+    assert [one.entry for one in found] == list(store.catalogue())
+    assert sum(read) == len(b"empty") + len(b"one") + len(DATA)
+    assert list(looked_at(store).catalogue()) == list(store.catalogue())
+
+
+def test_reading_begins_after_any_entry(manager: OpenStore) -> None:
+    store = manager()
+    for name in ("a", "b", "c"):
+        store.store_segment(last(name, 1, b"x", name, b"x"))
+    first, *rest = store.catalogue()
+    found = looked_at(store).verify(after=first.key)
+    assert [one.entry for one in found] == rest
+
+
+def test_files_are_read_by_name(manager: OpenStore) -> None:
+    store = manager()
+    for name in ("a", "sub/b"):
+        store.store_segment(last(name.replace("/", "-"), 1, b"x", name, b"x"))
+    found = list(looked_at(store).verify(["./sub//b", "nothing"]))
+    assert [one.name for one in found] == ["sub/b", "nothing"]
+    assert found[0].found is None
+    assert found[1].entry is None
+    assert found[1].found is not None
+    assert found[1].found.kind == "stored-unknown"
+    with pytest.raises(NameRefusedError):
+        next(looked_at(store).verify(["../a"]))
+
+
+@pytest.mark.promise(7)
+def test_a_file_that_is_replaced_while_it_is_read_is_read_anew(manager: OpenStore) -> None:
+    """Before its turn comes, and in the middle of it."""
+    store = manager("segment")
+    store.store_segment(last("first", 1, b"x", "a", b"x"))
+    contents = {name: name.encode() * 2**20 for name in ("old", "new", "newer")}
+    ids = iter(contents)
+
+    def replace() -> None:
+        file_id = next(ids, None)
+        if file_id is not None:
+            store.store_segment(last(file_id, 1, contents[file_id], "b", contents[file_id]))
+
+    replace()
+    _, found = looked_at(store).verify(reached=lambda _: replace())
+    assert found.found is None
+    assert found.entry is not None
+    assert found.entry.sha256 in {sha256(contents["new"]), sha256(contents["newer"])}
+
+
+def test_reading_ends_with_what_is_raised_meanwhile(manager: OpenStore) -> None:
+    store = manager()
+    store.store_segment(last("one", 1, b"x", "one", b"x"))
+
+    def reached(_size: int) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        list(looked_at(store).verify(reached=reached))

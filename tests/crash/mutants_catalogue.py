@@ -63,4 +63,31 @@ CATALOGUE = [
         ),
         _ROWS,
     ),
+    Mutant(
+        "what is replaced while it is read is read anew",
+        (Patch("StoredChecks.verified", "done = latest", "break"),),
+        ("tests/contract/test_catalogue.py",),
+    ),
+    Mutant(
+        "an object that is replaced while it is read is read anew",
+        (
+            Patch(
+                "verified",
+                "opened.changed() or opened.sha256 != known.sha256",
+                "opened.sha256 != known.sha256",
+            ),
+        ),
+        ("tests/contract/test_catalogue.py",),
+    ),
+    Mutant(
+        "only of the very file that was stored it is said that its bytes rotted",
+        (
+            Patch(
+                "StoredChecks._see",
+                "(found.st_ino, found.st_mtime_ns) == (done.inode, done.mtime_ns)",
+                "True",
+            ),
+        ),
+        _ROWS,
+    ),
 ]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from crew import cancel, last
-from damage import rot
+from damage import rot, sql
 from seam import WatchedDisk
 from support import Booted, journal, sha256
 
@@ -254,3 +254,58 @@ def test_check_finds_what_became_of_files_long_after_they_were_stored(
     found = {"gone": "stored-missing", "changed": "stored-changed"}
     assert kinds(storage) == found
     assert kinds(storage, deep=True) == {**found, "rotten": "stored-damaged"}
+
+
+def verified(storage: Path, **options: Any) -> dict[str, str]:
+    found = FileStoreManager.inspect(storage, **options).verify()
+    return {one.name: one.found.kind for one in found if one.found is not None}
+
+
+@pytest.mark.promise(3)
+def test_what_became_of_a_file_is_told_apart(
+    opened: Opened, storage: Path, ticks: list[float]
+) -> None:
+    store = opened(durability="segment")
+    names = ("copied", "gone", "replaced", "rewritten", "rotten", "well")
+    for name in names:
+        store_file(store, name, b"data of it" * 10)
+    ticks[0] += KEPT
+    store.expire()
+    # As a backup brings it back: other inodes, and perhaps other times.
+    (storage / "copied").rename(storage / "before")
+    (storage / "copied").write_bytes((storage / "before").read_bytes())
+    (storage / "gone").unlink()
+    (storage / "replaced").unlink()
+    (storage / "replaced").write_bytes(b"DATA OF IT" * 10)
+    (storage / "rewritten").write_bytes(b"DATA OF IT" * 10)
+    rot(storage / "rotten")
+    assert verified(storage) == {
+        "gone": "stored-missing",
+        "replaced": "stored-changed",
+        "rewritten": "stored-changed",
+        "rotten": "stored-damaged",
+    }
+
+
+@pytest.mark.promise(3)
+def test_a_row_that_is_older_than_the_file_never_says_that_its_bytes_rotted(
+    storage: Path, ticks: list[float]
+) -> None:
+    """As a power loss leaves it that took the record of the newer file, which has the same size."""
+    with FileStoreManager(storage, disk=Booted("before"), keep_completed=KEPT) as store:
+        store_file(store, "file", b"old")
+        ticks[0] += KEPT
+        store.expire()
+        store_file(store, "file", b"new")
+    sql(storage, "DELETE FROM completion")
+    after = Booted("after")
+    assert verified(storage, disk=after) == {"file": "stored-changed"}
+    assert list(FileStoreManager.inspect(storage, disk=after).check(deep=True)) == []
+
+
+def test_a_file_is_found_by_a_name_through_a_link(opened: Opened, storage: Path) -> None:
+    store = opened()
+    store_file(store, "real/file", b"data", "id")
+    (storage / "link").symlink_to("real")
+    [found] = FileStoreManager.inspect(storage).verify(["link/file"])
+    assert (found.name, found.found) == ("real/file", None)

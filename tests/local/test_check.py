@@ -105,7 +105,7 @@ def test_files_of_another_user_are_found(storage: Path) -> None:
 
 
 def test_each_kind_is_found_by_a_test() -> None:
-    elsewhere = {"file-system", "space", "busy", "unreadable"}
+    elsewhere = {"file-system", "space", "busy", "unreadable", "stored-unknown"}
     assert {one.kind for one in DAMAGES.values()} | elsewhere == set(KINDS)
 
 

@@ -36,6 +36,13 @@ class Pace:
             # What was not used by now is not made up for later.
             self._due = max(self._due, time.monotonic()) + size / self._rate
 
+    def check(self) -> None:
+        """Stop here if Ctrl-C was pressed.
+
+        :raises KeyboardInterrupt: it was
+        """
+        self._interruption.check()
+
     def wait(self) -> None:
         """Wait until there may be more.
 

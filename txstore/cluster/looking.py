@@ -12,10 +12,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from txstore import digest
-from txstore.checks import Finding, finding
-from txstore.cluster import leftovers, records, schema
+from txstore.checks import Finding, Verified, finding
+from txstore.cluster import catalogue, leftovers, records, schema
 from txstore.cluster.addresses import read_bucket
 from txstore.cluster.journal import Journal, Transaction
+from txstore.cluster.keys import KeyRules
 from txstore.cluster.objects import MARKER, STAGING, Objects
 from txstore.cluster.records import Completion, Part, Transfer
 from txstore.cluster.retry import retrying
@@ -24,6 +25,7 @@ from txstore.cluster.servers import Servers
 from txstore.cluster.upgrade import check_revision
 from txstore.deadline import Deadline
 from txstore.errors import ObjectStoreError
+from txstore.protocol.catalogue import Page, Reached
 from txstore.protocol.status import Totals
 
 #: Rows, or keys, that are looked at in one transaction.
@@ -117,6 +119,24 @@ class ClusterInspector:
             yield from look.orphans()
             yield from look.stored(deep=deep)
 
+    # --- stored files ------------------------------------------------------------------------
+
+    def catalogue(self, after: str, limit: int) -> Page:
+        """Some of the stored files, in the order of their keys."""
+        with self._look() as look:
+            return catalogue.page(look.objects, after, limit, Deadline(self._timeout))
+
+    def verify(self, after: str, reached: Reached) -> Iterator[Verified]:
+        """Read all files, from after a key on."""
+        with self._look() as look:
+            yield from catalogue.verify(look.objects, after, reached, self._timeout)
+
+    def verify_named(self, name: str, reached: Reached) -> Verified:
+        """Read one file."""
+        path = KeyRules(self._bucket).normalise(name, None)
+        with self._look() as look:
+            return catalogue.verified(look.objects, path, reached, self._timeout)
+
 
 class _Look:
     """What one look has open."""
@@ -124,7 +144,7 @@ class _Look:
     def __init__(
         self, journal: Journal, objects: Objects, servers: Servers, timeout: float
     ) -> None:
-        self.journal, self._objects = journal, objects
+        self.journal, self.objects = journal, objects
         self._servers, self._timeout = servers, timeout
 
     def read(self, work: Callable[[Transaction], Any]) -> Any:
@@ -146,7 +166,7 @@ class _Look:
     def belonging(self, storage: str) -> Iterator[Finding]:
         """Whether the two servers belong together."""
         store_id, recorded, _ = self.read(records.identity) or ("", "", False)
-        marker = self._objects.head(MARKER, Deadline(self._timeout))
+        marker = self.objects.head(MARKER, Deadline(self._timeout))
         if recorded != storage or (marker is not None and marker.token != store_id):
             problem = f"the journal is that of {recorded!r}"
             yield finding("folders-mismatched", problem=problem)
@@ -178,13 +198,13 @@ class _Look:
             return
         hasher = digest.new()
         for part in parts:
-            there = self._objects.head(part.key, Deadline(self._timeout))
+            there = self.objects.head(part.key, Deadline(self._timeout))
             if there is None:
                 yield finding("transfer-missing", file_id=row.file_id, path=part.key)
                 return
             same = (there.size, there.etag) == (part.size, part.etag)
             if same and deep:
-                data = self._objects.get(part.key, Deadline(self._timeout))
+                data = self.objects.get(part.key, Deadline(self._timeout))
                 hasher.update(data)
                 same = hashlib.sha256(data).digest() == part.sha256
             if not same:
@@ -201,12 +221,12 @@ class _Look:
         """Staged objects that no row speaks of."""
         after: str | None = None
         while True:
-            listed = self._objects.listed(STAGING, after, _PAGE, Deadline(self._timeout))
+            listed = self.objects.listed(STAGING, after, _PAGE, Deadline(self._timeout))
             known = self._known(listed.keys)
             for key in listed.keys:
                 there = None
                 if key not in known:
-                    there = self._objects.head(key, Deadline(self._timeout))
+                    there = self.objects.head(key, Deadline(self._timeout))
                 if there is not None:
                     yield finding("orphan", path=key, size=there.size)
             after = listed.after
@@ -228,7 +248,7 @@ class _Look:
             after = rows[-1][0]
 
     def _of_stored(self, done: Completion, *, deep: bool) -> str | None:
-        there = self._objects.head(done.path, Deadline(self._timeout))
+        there = self.objects.head(done.path, Deadline(self._timeout))
         if there is None:
             return "stored-missing"
         if there.token != done.token:
@@ -238,7 +258,7 @@ class _Look:
         if deep:
             hasher = hashlib.sha256()
             try:
-                for data in self._objects.pieces(done.path, done.size, Deadline(self._timeout)):
+                for data in self.objects.pieces(done.path, done.size, Deadline(self._timeout)):
                     hasher.update(data)
             except ObjectStoreError as error:
                 if error.errno == errno.ENOENT:

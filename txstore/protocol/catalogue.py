@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -31,6 +32,10 @@ class CatalogueEntry:
             "sha256": self.sha256,
             "stored_at": self.stored_at.isoformat(),
         }
+
+
+#: Hears how many bytes of a file were read, piece by piece.  May raise: then reading ends.
+Reached = Callable[[int], object]
 
 
 #: Some entries, and the key to go on after; ``None``: there are no more.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Set
 from pathlib import Path
@@ -145,6 +146,22 @@ def check_events(store: Any, state: State) -> None:
     if told != wanted:
         raise ContractBrokenError(
             "each transfer that ends has one event, in order", f"{told} are told, not {wanted}"
+        )
+
+
+def check_catalogue(store: Any, state: State) -> None:
+    """Read the catalogue of a store.
+
+    :raises ContractBrokenError: it is not what is stored
+    """
+    told = [(one.name, one.size, one.sha256) for one in store.catalogue()]
+    wanted = [
+        (name, len(content), hashlib.sha256(content).hexdigest())
+        for name, content in state.files.items()
+    ]
+    if sorted(told) != sorted(wanted):
+        raise ContractBrokenError(
+            "the catalogue has each stored file as it is", f"{told} are told, not {wanted}"
         )
 
 

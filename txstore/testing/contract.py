@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from txstore.constants import FileStoreProp, FileStoreResultProp
-from txstore.testing.checking import ContractBrokenError, Seen, ask, check_events, check_seen, look
+from txstore.testing.checking import (
+    ContractBrokenError,
+    Seen,
+    ask,
+    check_catalogue,
+    check_events,
+    check_seen,
+    look,
+)
 from txstore.testing.crashing import CrashingStore, NewDisk, Setup
 from txstore.testing.faults import Fault, FaultPlan, SimulatedCrash
 from txstore.testing.faulty import FaultyDisk
@@ -404,6 +412,12 @@ class StoreContract(RuleBasedStateMachine):
     def each_end_has_one_event(self) -> None:
         """What was stored or cancelled is told once, and in that order."""
         check_events(self._worker(0).store, self.state)
+
+    @_claimed("catalogues")
+    @invariant()
+    def catalogue_has_each_stored_file(self) -> None:
+        """What is stored is in the catalogue as it is, and nothing else is."""
+        check_catalogue(self._worker(0).store, self.state)
 
 
 def _check_fresh(file_id: str, state: State) -> None:

@@ -37,6 +37,8 @@ class Claims:
         be opened with ``Setup.disk``
     :ivar tells_events: ``events()`` has one event for each transfer that was stored or cancelled,
         in that order, and a crash takes or doubles none; the store has to resume
+    :ivar catalogues: ``catalogue()`` has each stored file as it is, and no other, whatever crashes;
+        the store has to resume
     :ivar refuses_taken: it is opened so that it replaces no file
     :ivar max_file_size: bytes that it lets a file have; ``None``: any number
     :ivar max_transfers: unfinished transfers that it lets there be
@@ -50,15 +52,17 @@ class Claims:
     survives_errors: bool = False
     survives_crashes: bool = False
     tells_events: bool = False
+    catalogues: bool = False
     refuses_taken: bool = False
     max_file_size: int | None = None
     max_transfers: int | None = None
     max_unfinished_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.survives_crashes or self.tells_events) and not self.resumes:
+        if (self.survives_crashes or self.tells_events or self.catalogues) and not self.resumes:
             raise ValueError(
-                "A store that survives crashes, or tells events, resumes: claim that, too."
+                "A store that survives crashes, tells events, or keeps a catalogue, resumes: claim"
+                " that, too."
             )
 
     @classmethod
@@ -72,6 +76,7 @@ class Claims:
             survives_errors=True,
             survives_crashes=True,
             tells_events=True,
+            catalogues=True,
         )
 
 

@@ -23,7 +23,8 @@ from txstore.local.journal.revision import REVISION
 #: The commands as the help shows them.
 GROUPS = {
     "A store on this machine": (
-        *("put", "ls", "info", "cancel", "expire", "files", "events", "check", "repair", "health"),
+        *("put", "ls", "info", "cancel", "expire", "files", "events"),
+        *("check", "verify", "repair", "health"),
     ),
     "A store on a DXL fabric": ("send", "get", "serve"),
     "The command itself": ("completion",),

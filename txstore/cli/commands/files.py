@@ -39,7 +39,7 @@ def files(
 ) -> None:
     """List the stored files of the store in --storage-dir, or of the one on a fabric.
 
-    A SHA-256 is shown for a file that is as this store published it, within the last day.
+    A SHA-256 is shown for a file that is as the catalogue says.
     """
     if is_on_fabric(ctx):
         from txstore.dxl import FileFetcher

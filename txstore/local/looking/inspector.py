@@ -9,16 +9,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
-from txstore.checks import Finding
+from txstore.checks import Finding, Verified, finding
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import JOURNAL
+from txstore.local.files.places import place_bytes
 from txstore.local.journal.event_records import EventRecords
 from txstore.local.journal.journal import Journal
 from txstore.local.looking.check import check, left_without_journal
 from txstore.local.looking.found import Found
 from txstore.local.looking.locks import SharedLocks
 from txstore.local.looking.look import Look
-from txstore.local.status import of_all
+from txstore.local.looking.stored import StoredChecks
+from txstore.local.status import of_all, page_of
+from txstore.protocol.catalogue import Page, Reached
+from txstore.protocol.names import NameRules
 from txstore.protocol.status import Totals
 
 
@@ -70,3 +74,26 @@ class LocalInspector:
         """
         with self._look() as look:
             yield from check(look, deep=deep)
+
+    # --- stored files ------------------------------------------------------------------------
+
+    def catalogue(self, after: str, limit: int) -> Page:
+        """What is known of stored files: some of it, in the order of their places."""
+        with self._look() as look:
+            rows = look.records.catalogue.after(os.fsencode(after), limit, look.deadline())
+            return page_of(rows, limit)
+
+    def verify(self, after: str, reached: Reached) -> Iterator[Verified]:
+        """Read the files of the catalogue, from after a place on."""
+        with self._look() as look:
+            yield from StoredChecks(look, deep=True, reached=reached).verify(os.fsencode(after))
+
+    def verify_named(self, name: str, reached: Reached) -> Verified:
+        """Read one file."""
+        path = NameRules(self.storage_dir, self.working_dir).normalise(name, None)
+        with self._look() as look:
+            place = place_bytes(look.places.resolve(path, name=name, file_id=None))
+            row = look.records.catalogue.at(place, look.deadline())
+            if row is None:
+                return Verified(path, None, finding("stored-unknown", name=path))
+            return StoredChecks(look, deep=True, reached=reached).verified(row)
