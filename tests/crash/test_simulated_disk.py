@@ -28,6 +28,7 @@ UNRECORDED = {
     *("try_lock", "try_lock_byte", "unlock", "last_holder", "sign", "lock_folder"),
     # SQLite's index is made anew after a crash.
     *("open_index", "give", "overwrite_in_place", "touch_file", "touch_memory", "mapped"),
+    "shares_blocks",
     "connect",  # what it does is seen in each statement
 }
 

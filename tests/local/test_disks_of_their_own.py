@@ -17,6 +17,8 @@ from pathlib import Path
 import pytest
 from crew import Worker, segment, staging_files
 
+from txstore.errors import JournalError
+
 pytestmark = pytest.mark.promise(6)
 
 NAMES = [f"file{number}" for number in range(12)]
@@ -32,6 +34,7 @@ KINDS: dict[str, tuple[list[str], int, str]] = {
     "btrfs": (["mkfs.btrfs", "-q"], 256, "loop"),
     "btrfs with mixed groups": (["mkfs.btrfs", "-q", "-M"], 128, "loop"),
     "btrfs over a quota": (["mkfs.btrfs", "-q"], 256, "loop"),
+    "overlay on btrfs": (["mkfs.btrfs", "-q"], 256, "loop"),
     "xfs": (["mkfs.xfs", "-q"], 300, "loop"),
     "xfs over a quota": (["mkfs.xfs", "-q"], 300, "loop,prjquota"),
 }
@@ -59,12 +62,19 @@ def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     run("mount", "-o", options, image, folder)
     try:
-        yield with_quota(request.param, folder)
+        yield prepared(request.param, folder)
     finally:
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def with_quota(kind: str, folder: Path) -> Path:
+def prepared(kind: str, folder: Path) -> Path:
+    if kind == "overlay on btrfs":
+        lower, upper, work, merged = (folder / name for name in ("lower", "upper", "work", "all"))
+        for one in (lower, upper, work, merged):
+            one.mkdir()
+        options = f"lowerdir={lower},upperdir={upper},workdir={work}"
+        run("mount", "-t", "overlay", "-o", options, "none", merged)
+        return merged
     if kind == "btrfs over a quota":
         run("btrfs", "quota", "enable", folder)
         run("btrfs", "subvolume", "create", folder / "limited")
@@ -148,3 +158,40 @@ def test_a_new_process_works_beside_an_open_store(disk: Path) -> None:
         works(first, NAMES[3:])
         hog.unlink()
         assert first.store_segment(segment(NAMES[6], 2, bytes(1 << 20))).segments_received == 2
+
+
+#: What gives another name's file, or a snapshot, the store's own blocks.
+SHARING = {
+    "btrfs": ("btrfs", "subvolume", "snapshot", "."),
+    "xfs": ("cp", "-a", "--reflink=always", "storage"),
+}
+sharing = pytest.mark.parametrize(("disk", "command"), SHARING.items(), indirect=["disk"])
+
+
+def share(disk: Path, command: tuple[str, ...]) -> None:
+    *before, of_all = command
+    run(*before, disk / of_all, disk / "copy")
+
+
+@sharing
+def test_nothing_kills_who_shares_blocks_with_a_copy(disk: Path, command: tuple[str, ...]) -> None:
+    with filled(disk, "segment") as worker:
+        share(disk, command)
+        hog = fill(disk)
+        for method, *args in (("transfers",), ("status", NAMES[0]), ("cancel", NAMES[0])):
+            with suppress(JournalError):  # what is kept for a full disk is the copy's, too
+                worker.call(method, *args)
+        hog.unlink()
+        assert worker.store_segment(segment(NAMES[1], 2, b"more")).segments_received == 2
+
+
+@sharing
+def test_what_a_copy_shares_is_kept_anew(disk: Path, command: tuple[str, ...]) -> None:
+    with filled(disk, "segment") as worker:
+        share(disk, command)
+        worker.call("expire")  # as a service does by itself
+        fill(disk)
+        works(worker, NAMES)
+    fill(disk)
+    with Worker(disk / "storage") as worker:
+        works(worker, NAMES[3:])

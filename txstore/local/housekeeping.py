@@ -25,7 +25,7 @@ from txstore.local.journal.rows import Event, Transfer
 from txstore.local.locks import Locks
 from txstore.local.transfers import Transfers
 from txstore.process import threads
-from txstore.process.strikes import pass_on
+from txstore.process.strikes import ignored, pass_on
 
 logger = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Housekeeping:
             self._staging.trim(time.monotonic() - _KEPT_OPEN_FOR)
             self._settle_left(call)
             self._sweep_slice(call)
-            self._records.make_reserve()
+            self._records.make_reserve(call)
 
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed, and all that dead workers left; forget all
@@ -127,6 +127,8 @@ class Housekeeping:
         """
         dropped: list[str] = []
         self._expire(dropped, deadline, spare=None)
+        with ignored:  # what was to be done is done
+            self._records.make_reserve(deadline)
         return dropped
 
     def make_room(self, file_id: str, deadline: Deadline) -> bool:
@@ -214,7 +216,7 @@ class Housekeeping:
             if self._records.is_new:
                 # There are none, and nothing is over before the second slice.
                 self.due = self._home.clock.now().ticks + self._interval
-                self._records.make_reserve()
+                self._records.make_reserve(deadline)
                 return
             self._settle_left(Call.within(deadline.sooner(_PATIENCE), self._home.clock))
         except (OSError, TxStoreError) as error:

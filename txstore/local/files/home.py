@@ -28,7 +28,7 @@ from txstore.local.files.folders import (
     check_apart,
     not_apart,
 )
-from txstore.local.files.machine import COPYING_FILE_SYSTEMS, is_network
+from txstore.local.files.machine import Copies, copies_of, is_network
 from txstore.process.strikes import pass_on
 from txstore.protocol.names import HIDDEN
 
@@ -44,7 +44,7 @@ class Home(Folders):
     """Descriptors and facts of the two folders.  Thread-safe.
 
     :ivar mode: permission bits of the store's own files
-    :ivar copies: whether the working dir's file system copies what is overwritten
+    :ivar copies: when the working dir's file system copies what is overwritten
     :ivar is_durable: whether ``make_durable`` has nothing to do
     :ivar witness: the first descriptor, and the folder that it leads to
     """
@@ -93,8 +93,8 @@ class Home(Folders):
         fstype = self.disk.file_system(self.working)
         if is_network(fstype) and not allow_network_fs:
             raise NetworkFileSystemError(self.working_dir, fstype)
-        self.copies = fstype in COPYING_FILE_SYSTEMS
-        if self.copies:
+        self.copies = copies_of(fstype)
+        if self.copies is Copies.ALWAYS:
             # What the journal wrote ahead can be overwritten on a full disk then.  (What is staged
             # is published, and keeps what such a file system does for the user's files.)
             self.disk.overwrite_in_place(self.working)
@@ -105,7 +105,7 @@ class Home(Folders):
                 self._locked.append(locked)
         self.locks = self._subfolder(self.working, LOCKS)
         self.staging = self._subfolder(self.working, STAGING)
-        if self.copies:
+        if self.copies is Copies.ALWAYS:
             self.disk.overwrite_in_place(self.staging, wanted=False)
         self._find_boot(self.staging)
 

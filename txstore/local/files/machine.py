@@ -13,6 +13,7 @@ import stat
 import struct
 import sys
 from contextlib import suppress
+from enum import IntEnum
 from functools import cache
 from typing import Any
 
@@ -21,10 +22,11 @@ _MACHINE_TIME = "time:[4026531834]"
 #: What the kernel says where a file cannot grow.
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-#: File systems that write what is overwritten into new blocks, unless they are told not to.
-COPYING_FILE_SYSTEMS = frozenset(["btrfs", "bcachefs"])
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
 _MADV_POPULATE_WRITE = 23
+#: ``struct fiemap`` with room for some extents (``linux/fiemap.h``).
+_FS_IOC_FIEMAP, _FIEMAP, _EXTENT = 0xC020660B, struct.Struct("=QQIIII"), struct.Struct("=40xI12x")
+_EXTENTS, _FIEMAP_EXTENT_SHARED = 16, 0x2000
 #: How much a folder's file system must have left not to count as full (bytes).
 _ROOM = 64 * 1024
 
@@ -42,12 +44,34 @@ _LOCAL_FUSE = frozenset(
 )
 
 
+class Copies(IntEnum):
+    """When a file system writes what is overwritten into new blocks, which takes space."""
+
+    NEVER = 0
+    #: What two files have in common, after a ``cp`` that shares the blocks (``ioctl_ficlone(2)``).
+    SHARED = 1
+    #: Everything, unless it is told not to; and after a snapshot all the same.
+    ALWAYS = 2
+
+
+# What is below an overlay nobody says.
+_COPIES = {
+    "xfs": Copies.SHARED,
+    **dict.fromkeys(["bcachefs", "btrfs", "nilfs2", "overlay"], Copies.ALWAYS),
+}
+
+
 def is_network(fstype: str) -> bool:
     """Whether locks and shared memory may not reach all who use a file system of this type.
 
     A FUSE is taken for a network's unless it is known to be local: there are too many to name.
     """
     return fstype in NETWORK_FILE_SYSTEMS or ("fuse" in fstype and fstype not in _LOCAL_FUSE)
+
+
+def copies_of(fstype: str) -> Copies:
+    """When a file system of this type copies what is overwritten."""
+    return _COPIES.get(fstype, Copies.NEVER)
 
 
 @cache
@@ -137,6 +161,17 @@ class Machine:
         finally:
             if folder:
                 os.close(own)
+
+    def shares_blocks(self, fd: int) -> bool:
+        """Whether another file, or a snapshot, has some of a file's blocks too: what is removed
+        then gives no space back.  ``False`` where the file system does not say."""
+        asked = _FIEMAP.pack(0, 2**63, 0, 0, _EXTENTS, 0) + bytes(_EXTENTS * _EXTENT.size)
+        try:
+            told = fcntl.ioctl(fd, _FS_IOC_FIEMAP, asked)
+        except OSError:
+            return False
+        extents = _EXTENT.iter_unpack(told[_FIEMAP.size :])
+        return any(flags & _FIEMAP_EXTENT_SHARED for (flags,) in extents)
 
     def touch_file(self, fd: int, size: int) -> None:
         """Have the kernel find room for changing the first ``size`` bytes of a file through memory.

@@ -18,6 +18,7 @@ from txstore.deadline import Deadline
 from txstore.errors import JournalError, ReplacedError
 from txstore.local.files.descriptors import Descriptor
 from txstore.local.files.disk import Disk
+from txstore.local.files.machine import Copies
 from txstore.local.journal import handles
 from txstore.local.journal.files import OpenFiles
 from txstore.local.journal.index import Index
@@ -55,7 +56,7 @@ class Connection:
 
     :param folder_fd: descriptor of the working dir
     :ivar files: what SQLite has open
-    :ivar copies: whether the file system copies what is overwritten
+    :ivar copies: when the file system copies what is overwritten
     :ivar patience: seconds that SQLite waits for its own locks
     :ivar lock_timeout: seconds that the call may wait which uses it now
     :ivar index: SQLite's index of the WAL
@@ -66,7 +67,13 @@ class Connection:
     """
 
     def __init__(
-        self, disk: Disk, path: str, folder_fd: int, patience: float, *, copies: bool = False
+        self,
+        disk: Disk,
+        path: str,
+        folder_fd: int,
+        patience: float,
+        *,
+        copies: Copies = Copies.NEVER,
     ) -> None:
         self._disk, self._path, self._folder_fd = disk, path, folder_fd
         self.lock_timeout = self.patience = patience
@@ -101,7 +108,7 @@ class Connection:
                 if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
                     raise
                 released = True
-                self.gave_spares = self.copies
+                self.gave_spares = bool(self.copies)
                 continue
             if released and self.wal is not None:
                 self.wal.claim()  # before somebody else takes what was given back

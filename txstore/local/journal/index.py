@@ -30,6 +30,7 @@ from txstore.deadline import Deadline
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.local.files.descriptors import Inode, close_ours, inode_of, leads_to
 from txstore.local.files.disk import Disk
+from txstore.local.files.machine import Copies
 from txstore.process import threads
 from txstore.process.strikes import pass_on
 
@@ -107,11 +108,11 @@ class Index:
     after it has closed it.
 
     :param path: of the journal
-    :param copies: whether the file system copies what is overwritten (``Home.copies``)
+    :param copies: when the file system copies what is overwritten (``Home.copies``)
     :ivar enough_for: bytes of a WAL for which ``grow`` has nothing to do
     """
 
-    def __init__(self, disk: Disk, path: str, *, copies: bool) -> None:
+    def __init__(self, disk: Disk, path: str, *, copies: Copies) -> None:
         self._disk, self._journal, self._path = disk, path, path + "-shm"
         self._copies = copies
         self._held: tuple[_Process, Inode] | None = None
@@ -217,7 +218,7 @@ class Index:
             if deadline.left() == 0.0:
                 raise LockTimeoutError(self._path, deadline.timeout)
             self._disk.pause(min(_PAUSE, deadline.left()))  # somebody is filling it
-        if self._copies:
+        if self._copies is Copies.ALWAYS:
             self._disk.overwrite_in_place(fd)
         # Zeros are an index that SQLite makes anew.  Written over what is there, so that blocks
         # that the file has are not given up on a full disk.
@@ -264,6 +265,8 @@ class Index:
         self._good_until = now + _GOOD_FOR
 
     def _want_room(self) -> None:
+        if self._copies is not Copies.ALWAYS:
+            return  # what was copied once is nobody else's any more
         lacking = self._disk.lack_of_space(os.path.dirname(self._path), ROOM)
         if lacking:
             raise OSError(lacking, os.strerror(lacking))
@@ -287,7 +290,7 @@ class Index:
 
 @contextmanager
 def held(
-    disk: Disk, path: str, deadline: Deadline, *, copies: bool, growth: int = 0
+    disk: Disk, path: str, deadline: Deadline, *, copies: Copies, growth: int = 0
 ) -> Iterator[None]:
     """Hold the index of a journal while a connection of the body's own is open."""
     index = Index(disk, path, copies=copies)

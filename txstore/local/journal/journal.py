@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from txstore.deadline import Deadline
 from txstore.errors import JournalError, LockTimeoutError
 from txstore.local.files.disk import Disk
-from txstore.local.files.machine import NO_SPACE
+from txstore.local.files.machine import NO_SPACE, Copies
 from txstore.local.journal.connection import WAL_LIMIT, Connection
 from txstore.local.journal.sqlite import Row, Statement, Values
 from txstore.local.journal.wal import RESERVE, make_reserve, release_reserve
@@ -56,7 +56,7 @@ class Journal:
     :param lock: the journal lock
     :param mode: permission bits of the journal's files
     :param lock_timeout: seconds that a call may wait, and SQLite for its own locks
-    :param copies: whether the file system copies what is overwritten
+    :param copies: when the file system copies what is overwritten
     :raises JournalError: it cannot be opened, or not in the mode that it needs
     """
 
@@ -69,7 +69,7 @@ class Journal:
         mode: int,
         lock_timeout: float,
         *,
-        copies: bool = False,
+        copies: Copies = Copies.NEVER,
     ) -> None:
         self._disk, self.path, self._folder_fd = disk, path, folder_fd
         self._lock, self._mode, self._copies = lock, mode, copies
@@ -264,6 +264,17 @@ class Journal:
     def make_reserve(self) -> None:
         """Keep space for the WAL's first pages, for a store that is opened on a full disk."""
         make_reserve(self._disk, self._folder_fd, self._mode, copies=self._copies)
+
+    def make_ready(self, deadline: Deadline) -> None:
+        """Have what a full disk needs, also after a snapshot or a copy that shares blocks."""
+        self.make_reserve()
+        if self._copies:
+            with _Using(self, deadline):
+                self._open(deadline)
+                wal = self.connection.wal
+                assert wal is not None
+                with self._lock.held(deadline):
+                    wal.unshare()
 
     def take_spares(self) -> None:
         """Keep again what a call needed for itself, before somebody else takes it."""

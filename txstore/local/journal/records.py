@@ -343,9 +343,9 @@ class Records:
 
     # --- the store itself --------------------------------------------------------------------
 
-    def make_reserve(self) -> None:
-        """Keep space for a store that is opened on a full disk."""
-        self.journal.make_reserve()
+    def make_reserve(self, deadline: Deadline) -> None:
+        """Keep what a full disk needs, as far as there is space for it."""
+        self.journal.make_ready(deadline)
 
     def close(self) -> None:
         """Let go of the journal."""

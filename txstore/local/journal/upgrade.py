@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from txstore.deadline import Deadline
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import JOURNAL
-from txstore.local.files.machine import COPYING_FILE_SYSTEMS
+from txstore.local.files.machine import copies_of
 from txstore.local.journal import handles
 from txstore.local.journal.index import held
 from txstore.local.journal.sqlite import BUSY_TIMEOUT, translate
@@ -37,7 +37,7 @@ def exclusive(disk: Disk, path: str, folder_fd: int) -> Iterator[sqlite3.Connect
 
     :param folder_fd: descriptor of the working dir
     """
-    copies = disk.file_system(folder_fd) in COPYING_FILE_SYSTEMS
+    copies = copies_of(disk.file_system(folder_fd))
     # All that is in it may be written anew, more than once.
     growth = 4 * disk.stat(path).st_size
     deadline = Deadline(BUSY_TIMEOUT)

@@ -11,7 +11,7 @@ from txstore.deadline import Deadline
 from txstore.errors import LockTimeoutError
 from txstore.local.files.descriptors import close_ours, inode_of
 from txstore.local.files.disk import Disk
-from txstore.local.files.machine import NO_SPACE
+from txstore.local.files.machine import NO_SPACE, Copies
 from txstore.process import forks, threads
 
 #: Bytes of the WAL that are written ahead, so that a cancel still commits on a full disk; and bytes
@@ -123,6 +123,23 @@ class WalFile:
                 raise
         self.extended = True
 
+    def unshare(self) -> None:
+        """Have the reserve for itself again where a snapshot, or a copy, has it too: what is
+        overwritten then needs space.  The same bytes are written over it; the journal lock is held,
+        or they would go over what another worker commits.
+
+        They are not flushed: on the device the old blocks have them, too.
+        """
+        if not self._disk.shares_blocks(self.fd):
+            return
+        part, done = self._disk.pread(self.fd, RESERVE, 0), 0
+        try:
+            while done < len(part):
+                done += self._disk.pwrite(self.fd, part[done:], done)
+        except OSError as error:
+            if error.errno not in NO_SPACE:
+                raise
+
     def claim(self) -> None:
         """Allocate as much of the reserve as there is space for.  Changes no byte, so it needs no
         lock."""
@@ -162,17 +179,19 @@ class WalFile:
             self.close()
 
 
-def make_reserve(disk: Disk, folder_fd: int, mode: int, *, copies: bool = False) -> None:
+def make_reserve(disk: Disk, folder_fd: int, mode: int, *, copies: Copies = Copies.NEVER) -> None:
     """Keep space for the WAL's first pages, and inodes for the files that SQLite makes; if there
     is none now, another time.
 
-    :param copies: whether the file system copies what is overwritten: then the index needs space
-        again and again (``Index.touch``)
+    :param copies: when the file system copies what is overwritten: then the index needs space
+        again (``Index.touch``), and what a snapshot, or a copy, has too is kept anew
     """
     wanted = [(_RESERVE_FILE, RESERVE), *((name, 0) for name in _INODES)]
     if copies:
         wanted += [(name, _SPARE) for name in _SPARES]
     for name, size in wanted:
+        if copies and size:
+            _drop_shared(disk, folder_fd, name)
         _keep(disk, folder_fd, name, mode, size)
 
 
@@ -203,6 +222,20 @@ def _keep(disk: Disk, folder_fd: int, name: str, mode: int, wanted: int) -> None
         disk.unlink(name, dir_fd=folder_fd)
     finally:
         disk.close(fd)
+
+
+def _drop_shared(disk: Disk, folder_fd: int, name: str) -> None:
+    """Remove what a snapshot, or a copy, has too: it would give nothing back."""
+    try:
+        fd = disk.open(name, dir_fd=folder_fd, write=False)
+    except FileNotFoundError:
+        return
+    try:
+        shared = disk.shares_blocks(fd)
+    finally:
+        disk.close(fd)
+    if shared:
+        _give(disk, folder_fd, name)
 
 
 def release_reserve(disk: Disk, folder_fd: int) -> bool:

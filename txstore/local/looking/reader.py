@@ -27,6 +27,7 @@ from txstore.deadline import Deadline
 from txstore.errors import JournalDamagedError, JournalError, JournalLinkedError
 from txstore.local.files.descriptors import inode_of
 from txstore.local.files.disk import Disk
+from txstore.local.files.machine import Copies
 from txstore.local.journal import schema
 from txstore.local.journal.index import Index
 from txstore.local.journal.inherited import check_openable
@@ -126,7 +127,7 @@ class JournalReader:
         self, work: Callable[[sqlite3.Connection], T], held: ExitStack, deadline: Deadline
     ) -> T:
         access, at_rest = self._access()
-        index = Index(self._disk, self.path, copies=False)
+        index = Index(self._disk, self.path, copies=Copies.NEVER)
         index.join()
         held.callback(index.let_go)
         waiting = min(BUSY_TIMEOUT, deadline.left())
