@@ -15,9 +15,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from crew import Worker, segment, staging_files
+from crew import Worker, last, segment, staging_files
+from support import message
 
-from txstore.errors import JournalError
+from txstore.errors import JournalError, NameRefusedError
 
 pytestmark = pytest.mark.promise(6)
 
@@ -26,11 +27,6 @@ NAMES = [f"file{number}" for number in range(12)]
 #: name: (what makes it, size in MiB, options of the mount)
 KINDS: dict[str, tuple[list[str], int, str]] = {
     "ext4 with blocks of 1 KiB": (["mkfs.ext4", "-q", "-b", "1024"], 40, "loop"),
-    "ext4 over a quota": (
-        ["mkfs.ext4", "-q", "-b", "1024", "-O", "quota", "-E", "quotatype=usrquota"],
-        80,
-        "loop,usrquota",
-    ),
     "btrfs": (["mkfs.btrfs", "-q"], 256, "loop"),
     "btrfs with mixed groups": (["mkfs.btrfs", "-q", "-M"], 128, "loop"),
     "btrfs over a quota": (["mkfs.btrfs", "-q"], 256, "loop"),
@@ -158,6 +154,32 @@ def test_a_new_process_works_beside_an_open_store(disk: Path) -> None:
         works(first, NAMES[3:])
         hog.unlink()
         assert first.store_segment(segment(NAMES[6], 2, bytes(1 << 20))).segments_received == 2
+
+
+SUBVOLUMES = pytest.mark.parametrize("disk", ["btrfs"], indirect=True)
+
+
+@SUBVOLUMES
+def test_folders_in_two_subvolumes_cost_no_copy(disk: Path) -> None:
+    for name in ("storage", "working"):
+        run("btrfs", "subvolume", "create", disk / name)
+    with Worker(disk / "storage", disk / "working") as worker:
+        worker.store_segment(segment("file", 1, b"begun"))
+        [staged] = (disk / "storage" / ".txstore" / "staging").iterdir()
+        inode = staged.stat().st_ino
+        worker.store_segment(last("file", 2, b"", "deep/file", b"begun"))
+        assert (disk / "storage" / "deep" / "file").stat().st_ino == inode
+
+
+@SUBVOLUMES
+def test_a_subvolume_below_the_storage_is_refused_as_soon_as_the_name_is_known(disk: Path) -> None:
+    (disk / "storage").mkdir()
+    run("btrfs", "subvolume", "create", disk / "storage" / "below")
+    with Worker(disk / "storage") as worker:
+        named = message(b"begun", file_id="file", segment_number="1", name="below/file")
+        with pytest.raises(NameRefusedError):
+            worker.store_segment(named)
+        assert worker.call("transfers") == []
 
 
 #: What gives another name's file, or a snapshot, the store's own blocks.

@@ -136,8 +136,11 @@ class Home(Folders):
     def is_other_mount(self, source: int, target: int) -> bool:
         """Whether the kernel refuses to rename from a staging folder into another folder.
 
-        Asked by renaming a file that does not exist: the kernel compares the mounts first.
+        Asked by renaming a file that does not exist: the kernel compares the mounts first.  Two
+        subvolumes under one mount it tells apart only by the file; they are other devices.
         """
+        if self.disk.fstat(source).st_dev != self.disk.fstat(target).st_dev:
+            return True
         try:
             name = secrets.token_hex(16)
             self.disk.rename(name, name, source_dir=source, target_dir=target)
