@@ -7,8 +7,11 @@ of it that has no block is a SIGBUS.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import shutil
+import struct
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -154,6 +157,25 @@ def test_a_new_process_works_beside_an_open_store(disk: Path) -> None:
         works(first, NAMES[3:])
         hog.unlink()
         assert first.store_segment(segment(NAMES[6], 2, bytes(1 << 20))).segments_received == 2
+
+
+#: ``EXT4_IOC_SHUTDOWN``, and what it is to do: nothing more is written.
+SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, struct.pack("I", 2)
+
+
+@pytest.mark.parametrize("disk", ["ext4 with blocks of 1 KiB"], indirect=True)
+def test_a_disk_that_is_gone_is_no_damaged_journal(disk: Path) -> None:
+    """Of a page that it cannot read SQLite says that the database is malformed."""
+    filled(disk, "segment").close()
+    with Worker(disk / "storage") as worker:
+        folder = os.open(disk, os.O_RDONLY)
+        try:
+            fcntl.ioctl(folder, SHUTDOWN, NO_LOG_FLUSH)
+        finally:
+            os.close(folder)
+        with pytest.raises(JournalError) as caught:
+            worker.call("consumers")  # which it has not read yet
+        assert caught.value.errno == errno.EIO
 
 
 SUBVOLUMES = pytest.mark.parametrize("disk", ["btrfs"], indirect=True)

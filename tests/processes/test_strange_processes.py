@@ -22,6 +22,7 @@ from support import at_each_level
 from txstore import FileStoreManager
 from txstore.disk import Disk
 from txstore.errors import JournalError, TxStoreError
+from txstore.local.files.descriptors import descriptors_of
 from txstore.local.journal import handles, inherited
 from txstore.options import Level
 
@@ -371,10 +372,10 @@ def test_a_connection_that_is_closed_already_takes_no_descriptor_from_the_next(
     found = journal.stat()
     first = handles.open_writing(Disk(), str(journal))
     first.execute("SELECT * FROM transfer").fetchall()
-    numbers = inherited.descriptors_of({(found.st_dev, found.st_ino)})
+    numbers = descriptors_of(Disk(), {(found.st_dev, found.st_ino)})
     handles.close_unsettled(first)
     second = handles.open_writing(Disk(), str(journal))
-    assert inherited.descriptors_of({(found.st_dev, found.st_ino)}) == numbers
+    assert descriptors_of(Disk(), {(found.st_dev, found.st_ino)}) == numbers
     assert inherited.put_away(first, numbers)
     assert len(second.execute("SELECT * FROM transfer").fetchall()) == 1
     handles.close_unsettled(second)

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Collection
 
 from txstore.local.files.disk import Disk
+
+_FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
 
 Inode = tuple[int, int]
 #: A descriptor's number, and the file that it leads to.
@@ -20,6 +23,16 @@ Descriptor = tuple[int, Inode]
 def inode_of(found: os.stat_result) -> Inode:
     """Device and inode of what ``stat`` found."""
     return found.st_dev, found.st_ino
+
+
+def descriptors_of(disk: Disk, inodes: Collection[Inode]) -> tuple[Descriptor, ...]:
+    """All descriptors of this process that lead to certain files."""
+    found = []
+    for name in os.listdir(_FOLDER):
+        inode = disk.inode_behind(int(name))
+        if inode is not None and inode in inodes:
+            found.append((int(name), inode))
+    return tuple(found)
 
 
 def leads_to(disk: Disk, fd: int, inode: Inode | None) -> bool:

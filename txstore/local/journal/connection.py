@@ -15,8 +15,8 @@ import os
 import sqlite3
 
 from txstore.deadline import Deadline
-from txstore.errors import JournalError, ReplacedError
-from txstore.local.files.descriptors import Descriptor
+from txstore.errors import JournalDamagedError, JournalError, ReplacedError
+from txstore.local.files.descriptors import Descriptor, descriptors_of
 from txstore.local.files.disk import Disk
 from txstore.local.files.machine import Copies
 from txstore.local.journal import handles
@@ -24,7 +24,6 @@ from txstore.local.journal.files import OpenFiles
 from txstore.local.journal.index import Index
 from txstore.local.journal.inherited import (
     check_openable,
-    descriptors_of,
     give_up,
     put_away,
 )
@@ -104,6 +103,8 @@ class Connection:
             except (sqlite3.OperationalError, OSError) as error:
                 if isinstance(error, OSError):
                     pass_on(error)
+                if isinstance(error, JournalDamagedError):
+                    raise
                 # -shm and -wal need space too, and SQLite calls the lack of it an I/O error.
                 if "locked" in str(error) or not release_reserve(self._disk, self._folder_fd):
                     raise
@@ -123,11 +124,16 @@ class Connection:
             connection = handles.open_writing(self._disk, self._path, self.patience)
             self._prove_mode(connection)
             # Reading makes SQLite open the WAL, so that it can be opened here too.
-            self.check_version(connection)
+            try:
+                self.check_version(connection)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError as error:  # while it is open: see `translate`
+                raise translate(error, self._path, self._disk, self.lock_timeout) from error
             handles.close_left(inode)
             wal = WalFile(self._disk, os.path.basename(self._path) + "-wal", self._folder_fd)
             self.files.were_opened(inode, wal.inode)
-            self._descriptors = descriptors_of(self.files.opened.values())
+            self._descriptors = descriptors_of(self._disk, self.files.opened.values())
         except BaseException:
             if connection is not None:
                 handles.close_unsettled(connection)

@@ -23,20 +23,8 @@ from txstore.errors import JournalError
 from txstore.local.files.descriptors import Descriptor, Inode, inode_of
 from txstore.local.journal import handles
 
-_FOLDER = "/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"
-
 #: Journals that SQLite cannot open in this process any more.
 _lost: set[Inode] = set()
-
-
-def descriptors_of(inodes: Collection[Inode]) -> tuple[Descriptor, ...]:
-    """All descriptors of this process that lead to certain files."""
-    found = []
-    for name in os.listdir(_FOLDER):
-        inode = _inode(int(name))
-        if inode is not None and inode in inodes:
-            found.append((int(name), inode))
-    return tuple(found)
 
 
 def give_up(journal: Inode) -> None:

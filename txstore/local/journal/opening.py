@@ -143,14 +143,17 @@ def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
             nullcontext() if at_rest else held(home.disk, path, deadline, copies=home.copies),
             closing(connect(home.disk, path, access, waiting)) as connection,
         ):
-            rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
-            if rows == [(schema.REVISION,)]:
-                for select in ALL_COLUMNS:
-                    select.run(connection, {})
-            if size <= _CHECKED_WHOLE:
-                (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-                if verdict != "ok":
-                    raise JournalDamagedError(path, verdict)
+            try:
+                rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+                if rows == [(schema.REVISION,)]:
+                    for select in ALL_COLUMNS:
+                        select.run(connection, {})
+                if size <= _CHECKED_WHOLE:
+                    (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+                    if verdict != "ok":
+                        raise JournalDamagedError(path, verdict)
+            except sqlite3.Error as error:  # while it is open: see `translate`
+                raise translate(error, path, home.disk, deadline.timeout) from error
     except sqlite3.Error as error:
         raise translate(error, path, home.disk, deadline.timeout) from error
     if len(rows) != 1:

@@ -6,6 +6,7 @@ import errno
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,17 @@ from txstore.errors import (
     JournalVersionError,
     LockTimeoutError,
 )
+from txstore.local.files.descriptors import descriptors_of, inode_of
 from txstore.local.files.disk import Disk
 from txstore.local.journal import schema
+from txstore.process.strikes import pass_on
 
 DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
 _IN_ORDER = SQLiteDialect_pysqlite(paramstyle="qmark")
 
 #: Seconds that SQLite itself waits for its own locks: recovery of a WAL, the last close.
 BUSY_TIMEOUT = 5.0
+_CHUNK = 1024 * 1024
 
 Row = tuple[Any, ...]
 Values = Mapping[str, Any] | Row
@@ -114,13 +118,18 @@ def check_version(path: str, rows: list[Row]) -> None:
 def translate(
     error: sqlite3.Error, path: str, disk: Disk, lock_timeout: float = BUSY_TIMEOUT
 ) -> Exception:
-    """SQLite's error as the contract names it.  Its texts are stable; codes need Python 3.11."""
+    """SQLite's error as the contract names it.  Its texts are stable; codes need Python 3.11.
+
+    Called while the connection is open: what looks damaged is read then, to know whether it can be.
+    """
     text = str(error)
     if "locked" in text:
         return LockTimeoutError(path, lock_timeout)
     if "malformed" in text or "not a database" in text or "no such" in text:
-        return JournalDamagedError(path, text)
-    if "full" in text:
+        number = _unreadable(path, disk)
+        if not number:
+            return JournalDamagedError(path, text)
+    elif "full" in text:
         number = errno.ENOSPC
     elif "readonly" in text:
         number = errno.EROFS
@@ -130,6 +139,26 @@ def translate(
         # SQLite says the same of a quota, and of an index that could not grow.
         number = disk.lack_of_space(os.path.dirname(path)) or errno.EIO
     return JournalError(number, f"{os.strerror(number)} (SQLite: {text})", path)
+
+
+def _unreadable(path: str, disk: Disk) -> int:
+    """With which error the device refuses some of the journal or its log; 0: it refuses nothing.
+
+    Of a page that cannot be read SQLite says that it is damaged.  Read through descriptors that
+    SQLite has open: to close one of our own would drop its locks.
+    """
+    try:
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                inode = inode_of(disk.stat(path + suffix))
+                for fd, _ in descriptors_of(disk, [inode])[:1]:
+                    offset = 0
+                    while part := disk.pread(fd, _CHUNK, offset):
+                        offset += len(part)
+    except OSError as error:
+        pass_on(error)
+        return 0 if error.errno == errno.EBADF else error.errno or errno.EIO  # closed meanwhile
+    return 0
 
 
 def _probe(path: str, disk: Disk) -> int:
