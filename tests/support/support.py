@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import shutil
 import sqlite3
 import stat
+import struct
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
@@ -371,11 +374,18 @@ def lock_name(byte: int) -> str:
 
 
 def held_locks(storage: str | Path) -> list[str]:
-    """The store's locks that anybody has, as the kernel tells."""
-    inode = lock_file(storage).stat().st_ino
-    found = set()  # while others change theirs, the kernel may show a lock twice
-    for line in Path("/proc/locks").read_text(encoding="ascii").splitlines():
-        *_, where, first, _last = line.split()
-        if " OFDLCK " in line and where.endswith(f":{inode}"):
-            found.add(lock_name(int(first)))
-    return sorted(found)
+    """The store's locks that anybody has, as the kernel tells.
+
+    Reading ``/proc/locks`` would keep every process of the machine that locks something waiting.
+    """
+    fd = os.open(lock_file(storage), os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return sorted(name for byte, name in _LOCK_NAMES.items() if _is_locked(fd, byte))
+    finally:
+        os.close(fd)
+
+
+def _is_locked(fd: int, byte: int) -> bool:
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, byte, 1, 0)
+    answer = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, asked)
+    return int.from_bytes(answer[:2], sys.byteorder) != fcntl.F_UNLCK
