@@ -156,3 +156,18 @@ def test_looking_writes_nothing(cluster: Cluster) -> None:
     assert plan.history is not None
     made = {call for call, _ in plan.history if "object" in call}
     assert made <= {"head_object", "get_object", "list_objects_v2"}
+
+
+@pytest.mark.usefixtures("store")
+def test_an_object_whose_bytes_are_not_those_of_its_hash_is_damaged(cluster: Cluster) -> None:
+    """What the disks of an object store may do, as far as that does not see it itself."""
+    client = s3_client(cluster.addresses.endpoint)
+    key = f"{cluster.place}/stored"
+    metadata = client.head_object(Bucket=BUCKET, Key=key)["Metadata"]
+    put(cluster, "stored", b"BYTES", Metadata=metadata)
+    put(cluster, "stranger", b"bytes")
+    told = {one.name: one.found and one.found.kind for one in inspected(cluster).verify()}
+    assert told == {"stored": "stored-damaged", "sub/stored": None}
+    [stranger] = inspected(cluster).verify(["stranger"])
+    assert stranger.found is not None
+    assert stranger.found.kind == "stored-unknown"

@@ -90,4 +90,15 @@ CATALOGUE = [
         ),
         _ROWS,
     ),
+    Mutant(
+        "completions stay where their rows find no space",
+        (
+            Patch(
+                "CatalogueRecords.forget_over",
+                "error.errno not in NO_SPACE",
+                "True",
+            ),
+        ),
+        _ROWS,
+    ),
 ]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from crew import cancel, last
+from crew import cancel, last, segment
 from damage import rot, sql
 from seam import WatchedDisk
 from support import Booted, journal, sha256
@@ -33,6 +34,14 @@ def listed(store: FileStoreManager) -> dict[str, str]:
 def rows(store: FileStoreManager) -> list[tuple[Any, ...]]:
     """The key, the place, ...; the last tells when the file was missed, if it was."""
     return journal(store.working_dir)["catalogue"]
+
+
+def restore(path: Path) -> None:
+    """The same bytes, in another file."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    os.utime(copy, (1e9, 1e9))
+    copy.rename(path)
 
 
 Opened = Callable[..., FileStoreManager]
@@ -141,6 +150,26 @@ def test_a_file_that_was_taken_away_before_gets_no_row(
     assert listed(store) == {"here": sha256(b"data")}
 
 
+@pytest.mark.promise(1)
+def test_a_file_of_a_restored_backup_keeps_its_row(
+    opened: Opened, storage: Path, ticks: list[float]
+) -> None:
+    """It has another inode, and perhaps another time."""
+    store = opened()
+    for name in ("before", "after"):
+        store_file(store, name, b"data")
+        if name == "before":
+            restore(storage / name)
+    ticks[0] += KEPT
+    store.expire()
+    restore(storage / "after")
+    for _ in range(3):
+        ticks[0] += WEEK
+        store.expire()
+    assert set(listed(store)) == {"before", "after"}
+    assert verified(storage) == {}
+
+
 @pytest.mark.promise(9)
 def test_a_row_goes_a_week_after_its_file_was_missed(
     opened: Opened, storage: Path, ticks: list[float]
@@ -229,6 +258,38 @@ def test_a_reboot_with_a_wrong_clock_takes_no_row(
         for _ in range(3):
             store.expire()
         assert set(listed(store)) == {"file"}
+
+
+@pytest.mark.promise(6)
+def test_on_a_full_disk_what_is_over_goes_and_no_row_is_lost(
+    storage: Path, ticks: list[float]
+) -> None:
+    class Full(WatchedDisk):
+        """Has no space for a row."""
+
+        full = True
+
+        def before(self, operation: str, *facts: object) -> None:
+            statement = str(facts[0]) if operation == "sql" else ""
+            if self.full and statement.startswith(("INSERT OR REPLACE", "UPDATE catalogue")):
+                raise sqlite3.OperationalError("database or disk is full")
+
+    disk = Full()
+    with FileStoreManager(
+        storage, durability="none", keep_completed=KEPT, expire_after=KEPT, disk=disk
+    ) as store:
+        store_file(store, "file", b"data")
+        store.store_segment(segment("over", 1, b"x"))
+        ticks[0] += KEPT
+        assert store.expire() == ["over"]
+        assert listed(store) == {"file": sha256(b"data")}
+        disk.full = False
+        store.expire()
+        assert len(rows(store)) == 1
+        (storage / "file").unlink()
+        disk.full = True
+        store.expire()
+        assert listed(store) == {"file": sha256(b"data")}
 
 
 # --- what is found -------------------------------------------------------------------------------

@@ -28,11 +28,12 @@ class WithFiles:
     def __init__(self, home: Home) -> None:
         self._home, self._disk = home, home.disk
 
-    def has(self, place: bytes, size: int, mtime_ns: int) -> bool:
-        """Whether a file is at its place still, as far as size and time of modification tell.
+    def has(self, place: bytes, size: int) -> bool:
+        """Whether a file is at its place still, as far as its size tells.
 
-        Not its inode: in a restored backup files have others.  Links that were put in its way since
-        are followed: only whether a row stays depends on it.
+        In a restored backup files have other inodes, and perhaps other times, and it is just there
+        that it has to be known what they should be.  Links that were put in its way since are
+        followed: only whether a row stays depends on it.
         """
         try:
             found = self._disk.stat(os.fsdecode(place), dir_fd=self._home.storage)
@@ -40,7 +41,7 @@ class WithFiles:
             return False
         except OSError:
             return True  # nobody may look there, or the disk failed: that says nothing of it
-        return (found.st_size, found.st_mtime_ns) == (size, mtime_ns)
+        return found.st_size == size
 
 
 class Sweeping:
@@ -82,7 +83,7 @@ class Sweeping:
         over = clock.cutoff(self.lifetime, call.at, seen)
         missed, back, gone = [], [], []
         for row in rows:
-            if self._files.has(row.place, row.size, row.mtime_ns):
+            if self._files.has(row.place, row.size):
                 if row.missed is not None:
                     back.append(row)
             elif row.missed is None or _is_ahead(row.missed, call.at):

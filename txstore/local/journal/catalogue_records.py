@@ -53,7 +53,7 @@ _AFTER = Statement(
 _AGING = Aging(completion, "completed_at")
 _GOES = (completion.c.id <= _p("to")) & is_over(completion, "completed_at")
 _LISTED = Statement(
-    sa.select(completion.c.id, completion.c.place, completion.c.size, completion.c.mtime_ns)
+    sa.select(completion.c.id, completion.c.place, completion.c.size)
     .where(_GOES, completion.c.catalogued == sa.literal_column("1"), _NEWEST)
     .order_by(completion.c.id)
 )
@@ -73,7 +73,7 @@ _LIST = Statement(
 _SOME = Statement(
     sa.select(
         catalogue.c.id,
-        *(catalogue.c[n] for n in ("place", "size", "mtime_ns")),
+        *(catalogue.c[n] for n in ("place", "size")),
         *(catalogue.c[n] for n in ("missed_at", "missed_boot", "missed_ticks")),
     )
     .where(catalogue.c.id > _p("after"))
@@ -104,19 +104,17 @@ class Listed(NamedTuple):
     key: int
     place: bytes
     size: int
-    mtime_ns: int
     missed: Moment | None
 
 
 class CatalogueRecords:
     """What is known of stored files.  Thread-safe, as ``Journal`` is.
 
-    :param is_there: whether a file is at its place still, as far as size and time of modification
-        tell: place, size, ns
+    :param is_there: whether a file is at its place still, as far as its size tells: place, bytes
     """
 
     def __init__(
-        self, journal: Journal, is_there: Callable[[bytes, int, int], bool] = lambda *_: True
+        self, journal: Journal, is_there: Callable[[bytes, int], bool] = lambda *_: True
     ) -> None:
         self._journal, self._is_there = journal, is_there
 
@@ -177,8 +175,8 @@ class CatalogueRecords:
         """Some rows after a key."""
         rows = self._journal.read(_SOME, {"p_after": after, "p_limit": limit}, deadline)
         return [
-            Listed(key, place, size, mtime_ns, None if since[0] is None else Moment(*since))
-            for key, place, size, mtime_ns, *since in rows
+            Listed(key, place, size, None if since[0] is None else Moment(*since))
+            for key, place, size, *since in rows
         ]
 
     def note(
