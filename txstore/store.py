@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from threading import get_ident
 from typing import NoReturn, TypeVar, overload
 
 from txstore.checks import Finding
@@ -406,12 +406,24 @@ class FileStoreManager:
     def close(self) -> None:
         """Wait for calls in flight, then let go of everything.
 
-        Unfinished transfers stay, for any manager to go on with.  May be called more than once.
+        Unfinished transfers stay, for any manager to go on with.  May be called more than once.  In
+        the middle of a call (by a signal handler) it cannot wait: that call goes on, and closes at
+        its end.
         """
         forks.here()
-        self._closed = True
-        self._calls.wait()
-        self._engine.close()
+        self._closed, me = True, threading.get_ident()
+        if me in self._calls.inside:
+            # What that call still uses must be its own, and not the next file's descriptors.
+            self._calls.to_close.add(me)
+            return
+        try:
+            self._calls.wait()
+            self._engine.close()
+        except BaseException:  # struck in the middle
+            self._calls.let_go()
+            self._engine.let_go()
+            self._engine.abandon()
+            raise
 
     def __reduce__(self) -> NoReturn:
         raise StoreNotPicklableError
@@ -430,7 +442,7 @@ class FileStoreManager:
         """Make a call with what is open in this process."""
         if os.getpid() != forks.Known.process.pid:
             forks.here()
-        calls, me = self._calls, get_ident()
+        calls, me = self._calls, threading.get_ident()
         outer, engine = calls.inside.get(me), None
         # Whatever strikes wherever, a Ctrl-C in the middle of letting go too: what this call took
         # is let go of, in the inner layer or in the outer one.
@@ -449,13 +461,23 @@ class FileStoreManager:
                     calls.leave(outer)
                 if engine is not None and engine.spoilt:
                     self._retire(engine)
+                if calls.to_close:
+                    self._close_after_call(outer)
         except BaseException as error:
             if is_strike(error):
                 self._failed(engine, outer, error)
                 calls.leave(outer)
                 if engine is not None:
                     self._retire(engine)
+                self._close_after_call(outer)
             raise
+
+    def _close_after_call(self, outer: Engine | None) -> None:
+        """Do what ``close`` was asked for in the middle of the call that is over."""
+        me = threading.get_ident()
+        if outer is None and me in self._calls.to_close:
+            self._calls.to_close.discard(me)
+            self.close()
 
     def _failed(self, engine: Engine | None, outer: Engine | None, error: BaseException) -> None:
         """Let go of what a call took."""
@@ -482,7 +504,7 @@ class FileStoreManager:
         deadline = None
         while True:
             engine = self._engine
-            self._calls.inside[get_ident()] = engine
+            self._calls.inside[threading.get_ident()] = engine
             # Looked at after entering: who closes looks at who entered after this is set.
             if self._closed:
                 raise StoreClosedError
@@ -511,6 +533,8 @@ def _page(after: str, engine: Engine, deadline: Deadline) -> Page:
 
 def _open(options: Options, servers: Servers | None) -> Engine:
     """Open the engine for what the options name: two folders, or two servers."""
+    if sys.is_finalizing():  # a finalizer asks, after the exit handlers: nothing can be opened
+        raise StoreClosedError
     if not isinstance(options.working_dir, ServerURL):
         return LocalEngine(options)
     try:

@@ -21,7 +21,7 @@ from support import FULL, LEVELS, at_each_level, held_locks
 
 import txstore
 from txstore import FileStoreManager
-from txstore.errors import SequenceError, TxStoreError
+from txstore.errors import SequenceError, StoreClosedError, TxStoreError
 from txstore.options import Level, OnExists
 
 pytestmark = pytest.mark.promise(7)
@@ -60,8 +60,11 @@ class Cut:
             self.left -= 1
             if self.left == 0:
                 sys.settrace(None)
-                raise self._error
+                self.strike()
         return self
+
+    def strike(self) -> None:
+        raise self._error
 
 
 def cut_off(call: Callable[[], object], at: int) -> bool:
@@ -155,6 +158,96 @@ def test_a_call_that_is_cut_off_anywhere_leaves_nothing_held(
     tmp_path: Path, level: Level, kind: str
 ) -> None:
     assert apart(everywhere, tmp_path, level, kind) > 1
+
+
+def closed_everywhere(storage: Path, level: Level) -> int:
+    """In a process of its own: cut off ``close`` at every so manieth bytecode."""
+    faulthandler.dump_traceback_later(250, exit=True)
+    logging.disable()
+    with FileStoreManager(storage / "traced", durability=level) as traced:
+        cut_off(traced.close, 1 << 30)
+    at, count, going = 1, 0, True
+    while going:
+        folder = storage / str(at)
+        store = FileStoreManager(folder, durability=level)
+        store.store_segment(ONE)
+        going = cut_off(store.close, at)
+        assert held_locks(folder) == [], f"close at {at}"
+        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
+            go_on(other)
+        store.close()
+        with pytest.raises(StoreClosedError):
+            store.transfers()
+        at += 3 if FULL else 17
+        count += 1
+    faulthandler.cancel_dump_traceback_later()
+    return count
+
+
+@at_each_level
+def test_a_close_that_is_cut_off_anywhere_leaves_nothing_held(tmp_path: Path, level: Level) -> None:
+    assert apart(closed_everywhere, tmp_path, level) > 10
+
+
+class Close(Cut):
+    """Closes a manager before the n-th bytecode, and opens files which get its descriptors."""
+
+    def __init__(self, at: int, store: FileStoreManager, beside: Path) -> None:
+        super().__init__(at)
+        self._store, self._beside = store, beside
+        self.opened: list[int] = []
+
+    def strike(self) -> None:
+        self._store.close()
+        for number in range(12):
+            path = self._beside / str(number)
+            path.write_bytes(b"mine")
+            self.opened.append(os.open(path, os.O_RDWR))
+
+
+def closed_in_the_middle(storage: Path, level: Level, kind: str) -> int:
+    """In a process of its own: a handler closes the manager at every so manieth bytecode."""
+    faulthandler.dump_traceback_later(250, exit=True)
+    before, call = CALLS[kind]
+    at, count, going = 1, 0, True
+    while going:
+        folder, beside = storage / str(at), storage / f"beside-{at}"
+        beside.mkdir()
+        store = FileStoreManager(folder, durability=level)
+        for one in (ONE, TWO)[:before]:
+            store.store_segment(one)
+        closing = Close(at, store, beside)
+        sys.settrace(closing)
+        try:
+            call(store)
+        except StoreClosedError:
+            pass  # it had not begun; any other error is one of a descriptor that is not its own
+        finally:
+            sys.settrace(None)
+        going = closing.left <= 0
+        for number, fd in enumerate(closing.opened):
+            assert os.path.samestat(os.fstat(fd), os.stat(beside / str(number)))
+            assert os.pread(fd, 100, 0) == b"mine"
+            os.close(fd)
+        store.close()
+        assert held_locks(folder) == [], f"{kind} at {at}"
+        with pytest.raises(StoreClosedError):
+            store.transfers()
+        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
+            go_on(other)
+        at += STEP
+        count += 1
+    faulthandler.cancel_dump_traceback_later()
+    return count
+
+
+@pytest.mark.parametrize("kind", ["middle", "last", "cancel", "status"])
+@at_each_level
+def test_a_call_in_whose_middle_a_handler_closes_the_manager_ends_well(
+    tmp_path: Path, level: Level, kind: str
+) -> None:
+    """It uses descriptors to its end; closed before, they would be the application's next ones."""
+    assert apart(closed_in_the_middle, tmp_path, level, kind) > 1
 
 
 def by_signals(storage: Path, level: Level, error: type[BaseException]) -> None:

@@ -218,8 +218,9 @@ class LocalEngine:
             part.let_go()
 
     def abandon(self) -> None:
-        """Let go of everything without waiting for anybody."""
-        self._release()
+        """Let go of everything without waiting for anybody.  May be cut off, and called again."""
+        self._release.detach()
+        self._belongings.let_go()
 
     def close(self) -> None:
         """Let go of everything, waiting for the journal lock.  No call is inside."""

@@ -19,6 +19,7 @@ class Calls(Generic[T]):
     :ivar inside: what each thread's call uses, by the thread's number: entered before anything of
         it is used, and left by ``leave``
     :ivar waited_for: whether somebody waits until nobody is inside, and is to be told by ``leave``
+    :ivar to_close: threads in the middle of whose call ``close`` was called: they do it at its end
     :ivar opening: held while what the calls use is opened anew
     """
 
@@ -60,4 +61,5 @@ class Calls(Generic[T]):
         self._lock = threads.new_lock()
         self._condition = threading.Condition(self._lock)
         self.waited_for = False
+        self.to_close: set[int] = set()
         self.opening = threads.new_lock()

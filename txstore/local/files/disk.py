@@ -21,6 +21,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from functools import cache
+from time import sleep
 from typing import Any
 
 from txstore.local.files.machine import Machine, c_function, readable
@@ -317,9 +318,12 @@ class Disk(Machine):
         """Wait before the next attempt at a lock that somebody else has.
 
         :param seconds: 0: only yield the processor.  The kernel makes any sleep last 50 us at least
+
+        By what ``time.sleep`` was at the import: a manager's locks are as old.  One that gevent put
+        there later would run other greenlets, which have the same thread's locks.
         """
         if seconds:
-            time.sleep(seconds)
+            sleep(seconds)
         else:
             os.sched_yield()
 
