@@ -3,6 +3,7 @@ stays held, other workers go on, and the next call of the same manager is right.
 
 from __future__ import annotations
 
+import errno
 import faulthandler
 import logging
 import os
@@ -38,7 +39,8 @@ class CutOffError(Exception):
 
 
 class CutOffTimeoutError(TimeoutError):
-    """What an alarm's handler raises, mostly: it looks like an error of the kernel."""
+    """What an alarm's handler raises, mostly: it looks like an error of the kernel, the more so
+    with an errno."""
 
 
 class Cut:
@@ -49,7 +51,8 @@ class Cut:
 
     def __init__(self, at: int) -> None:
         self.left = at
-        self._error = (CutOffError, CutOffTimeoutError)[at % 2]
+        like_the_kernels = CutOffTimeoutError(errno.ETIME, "too late")
+        self._error = (CutOffError(), CutOffTimeoutError(), like_the_kernels)[at % 3]
 
     def __call__(self, frame: FrameType, event: str, _arg: object) -> Any:
         if event == "call":
