@@ -40,7 +40,7 @@ class Link:
     Not thread-safe: one thread uses it at a time.  :attr:`stop` may be set by any.
 
     :param config_dir: folder with ``dxlclient.config``
-    :param answer_timeout: seconds to wait for one answer
+    :param answer_timeout: seconds to wait for one answer; no longer than ``retry_for``
     :param retry_for: seconds to go on while nothing is answered
     :param notice: called with a line of text when a request has to be repeated
     :raises ConfigError: the configuration cannot work
@@ -55,7 +55,8 @@ class Link:
         notice: Callable[[str], None] = logger.info,
     ) -> None:
         self._config = load_client_config(config_dir)
-        self.answer_timeout = answer_timeout
+        # Who has less patience than that does not wait for one answer longer than for all.
+        self.answer_timeout = min(answer_timeout, max(REACH_TIMEOUT, retry_for))
         self.retry_for = retry_for
         self.notice = notice
         #: Once set, every wait ends with :class:`InterruptedSendError`.
@@ -100,8 +101,7 @@ class Link:
             self.close()
         try:
             if self._connection is None:
-                # As long as an answer, unless there is less patience than that.
-                patience = max(REACH_TIMEOUT, min(self.answer_timeout, self.retry_for))
+                patience = max(REACH_TIMEOUT, self.answer_timeout)
                 self._connection = Connection(self._config, self.stop.is_set, patience)
         except FabricError as error:
             self._check_stop()
