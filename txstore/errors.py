@@ -240,6 +240,19 @@ class StoreMismatchError(TxStoreError, ValueError):
         self.working_dir = working_dir
 
 
+class BackupRefusedError(TxStoreError, ValueError):
+    """A backup cannot be made there.  Nothing was changed.
+
+    :ivar destination: where it was to be
+    :ivar reason: why not, in words
+    """
+
+    def __init__(self, destination: str, reason: str) -> None:
+        super().__init__(f"No backup is made at {destination!r}: {reason}.")
+        self.destination = destination
+        self.reason = reason
+
+
 class StoreClosedError(TxStoreError, RuntimeError):
     """The manager is closed.  To go on, open another over the same folders."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 
+from txstore.backups import SERVERS_BACKUPS, Backup, Tell
 from txstore.checks import Finding, Verified
 from txstore.cluster.addresses import is_cluster
 from txstore.cluster.servers import Servers
 from txstore.engine import Inspector
-from txstore.errors import MissingExtraError
+from txstore.errors import BackupRefusedError, MissingExtraError
 from txstore.local.files.disk import Disk
 from txstore.local.looking.inspector import LocalInspector
 from txstore.options import seconds
@@ -107,6 +108,40 @@ class StoreInspector:
             return
         for name in names:
             yield self._engine.verify_named(name, reached)
+
+    def backup(
+        self,
+        destination: str | os.PathLike[str],
+        *,
+        links: bool = True,
+        tell: Tell | None = None,
+    ) -> Backup:
+        """Copy the store beside running workers: what was acknowledged before this began is in the
+        copy, and what came since may be.
+
+        The copy is a store of its own: a storage dir with its working dir in it.  Under its name it
+        is never there but whole: a new one is made beside that, one of this store that is there
+        already is brought up to date.  Durable when this returns.
+
+        Who may not read all of the store gets a backup that says what it has not
+        (``Backup.left_out``).
+
+        :param destination: the copy's storage dir: nothing, an empty folder, or an earlier backup
+            of this store which nobody has opened for work
+        :param links: whether stored files that are on the same file system get a second name
+            instead of being copied
+        :param tell: is told of all that comes, many times a second
+        :raises BackupRefusedError: there is something else, or the store is kept by servers
+        :raises JournalDamagedError: SQLite cannot read the journal
+        :raises JournalVersionError: a newer txstore wrote the journal
+        :raises JournalError: the journal cannot be read without writing
+        :raises OSError: a disk failed, or is full; what is there already is as it was, and the same
+            call goes on from what it has
+        """
+        path = os.path.abspath(os.fsdecode(destination))
+        if not isinstance(self._engine, LocalInspector):
+            raise BackupRefusedError(path, SERVERS_BACKUPS)
+        return self._engine.back_up(path, links=links, tell=tell or (lambda _: None))
 
 
 def _cluster(

@@ -445,3 +445,24 @@ def test_the_journal_ends_an_upgrade_as_a_new_one_begins(quiet: Path, tmp_path: 
             }
 
     assert tables(journal_of(quiet)) == tables(journal_of(tmp_path / "new"))
+
+
+@pytest.mark.promise(1)
+def test_a_backup_of_an_older_journal_is_one_of_the_same_revision(
+    storage: Path, tmp_path: Path
+) -> None:
+    """So an older txstore can use it; and this one upgrades it when it is opened."""
+    backup = tmp_path / "backup"
+    done = FileStoreManager.inspect(storage).backup(backup)
+    # The last message of the other one was not answered, and it had no segment before.
+    assert (done.transfers, done.left_out) == (2, [])
+    with closing(sqlite3.connect(journal_of(backup))) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchall() == [
+            ("0001",)
+        ]
+    shutil.rmtree(storage)
+    assert list(FileStoreManager.inspect(backup).check(deep=True)) == []
+    with FileStoreManager(backup) as store:
+        status = store.status(first.OPEN)
+        assert status is not None
+        assert status.bytes_received == len(HALF)

@@ -25,7 +25,7 @@ CHANGING = (
     *("create", "open_or_create", "pwrite", "truncate", "allocate", "chmod", "flush", "flush_all"),
     *("create_there", "set_group", "set_acl", "set_modified"),
     *("make_folder", "chmod_folder", "remove_folder", "rename", "link", "unlink", "flush_folder"),
-    "flush_file_system",
+    *("flush_file_system", "link_to", "make_link", "clone", "copy_attributes"),
 )
 #: Requests to an object store that change what it has, and the others; PostgreSQL's calls besides
 #: ``"connect"`` and ``"commit"``.

@@ -24,7 +24,7 @@ from txstore.local.journal.revision import REVISION
 GROUPS = {
     "A store on this machine": (
         *("put", "ls", "info", "cancel", "expire", "files", "events"),
-        *("check", "verify", "repair", "health"),
+        *("check", "verify", "repair", "health", "backup"),
     ),
     "A store on a DXL fabric": ("send", "get", "serve"),
     "The command itself": ("completion",),

@@ -16,6 +16,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import shutil
 import sqlite3
 import struct
 import time
@@ -31,7 +32,7 @@ _PATH_ONLY: int = getattr(os, "O_PATH", os.O_RDONLY)
 _UNNAMED: int = getattr(os, "O_TMPFILE", 0)
 _ACL, _DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 
-_SYNC_FILE_RANGE_WRITE = 2
+_SYNC_FILE_RANGE_WRITE, _FICLONE = 2, 0x40049409
 #: ``struct flock``: what a lock on a range of bytes says.
 _RANGE = struct.Struct("hhqqi4x")
 _SET = getattr(fcntl, "F_OFD_SETLK", 0)  # `is_supported` refuses a system without
@@ -132,6 +133,20 @@ class Disk(Machine):
         except OSError:
             return None
         return found.st_dev, found.st_ino
+
+    def clone(self, source: int, target: int) -> None:
+        """Have an empty file share the blocks of another until either is written.  Not on every
+        file system (``ioctl_ficlone(2)``)."""
+        fcntl.ioctl(target, _FICLONE, source)
+
+    def copy_attributes(self, source: int, target: int) -> None:
+        """Give a file or folder the owner (where that is allowed), permissions, times and extended
+        attributes of another."""
+        if os.geteuid() == 0:
+            found = os.fstat(source)
+            os.chown(f"/proc/self/fd/{target}", found.st_uid, found.st_gid)
+        # By their descriptors, which may be path-only.
+        shutil.copystat(f"/proc/self/fd/{source}", f"/proc/self/fd/{target}")
 
     def chmod(self, fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
@@ -248,6 +263,14 @@ class Disk(Machine):
         """Give a file a second name, never one that exists."""
         os.link(source, target, src_dir_fd=dir_fd, dst_dir_fd=dir_fd, follow_symlinks=False)
 
+    def link_to(self, source: str, target: str, *, source_dir: int, target_dir: int) -> None:
+        """Give a file a second name in another folder, never one that exists."""
+        os.link(source, target, src_dir_fd=source_dir, dst_dir_fd=target_dir, follow_symlinks=False)
+
+    def make_link(self, leads_to: str, name: str, *, dir_fd: int) -> None:
+        """Make a symbolic link."""
+        os.symlink(leads_to, name, dir_fd=dir_fd)
+
     def unlink(self, name: str, *, dir_fd: int) -> None:
         os.unlink(name, dir_fd=dir_fd)
 
@@ -283,16 +306,17 @@ class Disk(Machine):
         finally:
             os.close(own)
 
-    def lock_folder(self, fd: int) -> int | None:
+    def lock_folder(self, fd: int, *, shared: bool = True) -> int | None:
         """Keep a cleaner of temporary folders (``systemd-tmpfiles``) away from a folder and all
         below it, by a shared lock on the folder.  Any number may hold one.
 
+        :param shared: ``False``: nobody else may
         :return: a descriptor, which holds the lock while it is open; ``None``: it was not had
         """
         own = None
         try:
             own = readable(fd)
-            fcntl.flock(own, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(own, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except OSError:
             if own is not None:
                 os.close(own)

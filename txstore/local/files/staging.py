@@ -32,7 +32,11 @@ def stripe_in(name: str) -> int | None:
     return int(name[1:3], 16) if is_staging_name(name) else None
 
 
-def _new_name(letter: str, file_id: str) -> str:
+def new_name(letter: str, file_id: str) -> str:
+    """A name that no staging file has, for one of a transfer.
+
+    :param letter: for the folder that it will lie in
+    """
     return f"{letter}{stripe_of(file_id.encode()):02x}-{secrets.token_hex(16)}"
 
 
@@ -70,14 +74,14 @@ class Staging:
         mode = self._home.mode if mode is None else mode
         if like is not None:
             mode &= like.st_mode | PRIVATE
-        name = _new_name(self.letter, file_id)
+        name = new_name(self.letter, file_id)
         fd = self._disk.create(name, mode, dir_fd=self.folder(name))
         return self._made(file_id, name, fd, mode)
 
     def create_there(self, file_id: str, folder: int) -> StagedFile:
         """As ``create``, of a private file that can be renamed into a folder of the storage into
         which the kernel moves no other."""
-        name = _new_name("s", file_id)
+        name = new_name("s", file_id)
         try:
             fd = self._disk.create_there(name, folder, PRIVATE, dir_fd=self.folder(name))
         except OSError as error:

@@ -29,7 +29,7 @@ from txstore.process import forks
 
 _CHUNK = 1024 * 1024
 #: What a database's header says of how it is read and written, and where: by a WAL.
-_WAL_MODE, _WAL_MODE_AT = b"\2\2", 18
+WAL_MODE, WAL_MODE_AT = b"\2\2", 18
 
 TEMPORARY = re.compile(r"new-[0-9a-f]{32}(-wal|-shm)?\Z")
 
@@ -149,7 +149,7 @@ def _fill(home: Home, fd: int, path: str, store_id: str) -> None:
                 _INSERT_STORE.run(connection, values)
         except sqlite3.Error as error:
             raise translate(error, path, home.disk) from error
-    _write(home.disk, fd, _WAL_MODE, _WAL_MODE_AT)
+    _write(home.disk, fd, WAL_MODE, WAL_MODE_AT)
 
 
 def _write(disk: Disk, fd: int, data: bytes, offset: int) -> None:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import cast
 
+from txstore.backups import Backup, Tell
 from txstore.checks import Finding, Verified, finding
+from txstore.local.backup.backup import back_up
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import JOURNAL
 from txstore.local.files.places import place_bytes
@@ -66,6 +68,11 @@ class LocalInspector:
             transfers = look.records.totals(deadline)
             free, _ = self._disk.space(look.found.working)
             return of_all(transfers, behind, time.time(), free)
+
+    def back_up(self, path: str, *, links: bool, tell: Tell) -> Backup:
+        """Copy the store to where the copy is a store again; durable when it returns."""
+        with self._look() as look:
+            return back_up(look, path, links=links, tell=tell)
 
     def check(self, *, deep: bool) -> Iterator[Finding]:
         """What is wrong with the store, part by part.
