@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from crash.mutants_backup import BACKUP
 from crash.mutants_catalogue import CATALOGUE
 from crash.mutants_check import CHECKS
 from crash.mutants_closing import CLOSING
@@ -29,6 +30,7 @@ MUTANTS = [
     *LIMITS,
     *EVENTS,
     *CATALOGUE,
+    *BACKUP,
     *GUARDS,
     *CHECKS,
     *CLUSTER,

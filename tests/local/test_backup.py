@@ -40,7 +40,8 @@ def storage(tmp_path: Path) -> Path:
     storage = tmp_path / "storage"
     with FileStoreManager(storage) as store:
         fill(store)
-        store.events(consumer="index").close()
+        with store.events(consumer="index") as feed:
+            next(feed).done()
     return storage
 
 
@@ -98,6 +99,7 @@ def test_answers_events_and_consumers_are_in_it(tmp_path: Path, storage: Path) -
         told = [[event.to_dict() for event in one.events()] for one in (store, other)]
         assert len(told[0]) == 2
         assert told[0] == told[1]
+        assert [one.cursor for one in store.consumers()] == [1]
         assert store.consumers() == other.consumers()
 
 
@@ -153,6 +155,7 @@ def test_what_is_no_file_is_left_out_and_told(tmp_path: Path, storage: Path) -> 
     check_right(tmp_path / "backup")
 
 
+@pytest.mark.promise(3)
 def test_damaged_transfers_are_left_out_and_told(tmp_path: Path, storage: Path) -> None:
     [staged] = (storage / ".workdir" / "staging").iterdir()
     overwrite(staged, 3, b"?")
@@ -161,6 +164,27 @@ def test_damaged_transfers_are_left_out_and_told(tmp_path: Path, storage: Path) 
     assert what == "transfer 'open'"
     assert "txstore check" in reason
     assert check(tmp_path / "backup", deep=True) == []
+
+
+class ReplacingDisk(WatchedDisk):
+    """Has a file replaced before it gets a second name."""
+
+    def __init__(self, storage: Path) -> None:
+        super().__init__()
+        self.storage = storage
+
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "link_to" and facts[0] == "one":
+            with FileStoreManager(self.storage) as store:
+                store.store_segment(last("new", 1, DATA * 2, "one", DATA * 2))
+
+
+@pytest.mark.promise(7)
+def test_a_file_that_is_newer_than_its_record_is_no_damage(tmp_path: Path, storage: Path) -> None:
+    back_up(storage, tmp_path / "backup", disk=ReplacingDisk(storage))
+    assert (tmp_path / "backup" / "one").read_bytes() == DATA * 2
+    for folder in (tmp_path / "backup", copied(tmp_path / "backup", tmp_path / "restored")):
+        assert check(folder, deep=True) == []
 
 
 def test_folders_may_be_deeper_than_there_are_descriptors(tmp_path: Path, storage: Path) -> None:
@@ -230,8 +254,8 @@ class LockedOutDisk(WatchedDisk):
         super().__init__()
         self.storage, self.backup, self.refused = storage, backup, 0
 
-    def before(self, operation: str, *_facts: Any) -> None:
-        if operation == "flush_file_system":
+    def before(self, operation: str, *facts: Any) -> None:
+        if operation == "rename" and facts[1] == "journal.db":
             with pytest.raises(BackupRefusedError, match="another process"):
                 back_up(self.storage, self.backup)
             self.refused += 1
@@ -311,6 +335,7 @@ def test_a_damaged_store_does_not_replace_its_backup(tmp_path: Path, storage: Pa
 # --- a backup that is not finished ---------------------------------------------------------------
 
 
+@pytest.mark.promise(1)
 def test_all_is_durable_before_the_backup_has_its_name(tmp_path: Path, storage: Path) -> None:
     calls: list[tuple[str, ...]] = []
 
