@@ -62,6 +62,59 @@ def test_a_command_needs_a_consumer_and_no_json(storage: Path, more: list[str]) 
     )
 
 
+def test_consumers_are_listed_with_what_is_behind(storage: Path) -> None:
+    asked = ("events", "--storage-dir", storage, "--consumers")
+    assert run(*asked).stdout == "No consumers.\n"
+    run("events", "--storage-dir", storage, "--consumer", "done")
+    with FileStoreManager(storage) as store, store.events("begun") as feed:
+        next(feed).done()
+        known = store.consumers()
+    heading, *lines = run(*asked).stdout.splitlines()
+    assert heading.split() == ["NAME", "DONE", "WITH", "BEHIND", "LOST", "REGISTERED"]
+    assert [line.split()[:4] for line in lines] == [
+        ["begun", "1", "1", "0"],
+        ["done", "2", "0", "0"],
+    ]
+    told = [json.loads(line) for line in run(*asked, "--json").stdout.splitlines()]
+    assert told == [one.to_dict() for one in known]
+    assert set(told[0]) == {"name", "cursor", "behind", "lost", "registered_at"}
+
+
+def test_a_consumer_is_forgotten_and_keeps_nothing_any_more(storage: Path) -> None:
+    with FileStoreManager(storage) as store:
+        with store.events("gone") as feed:
+            next(feed)
+        with store.events("stays") as feed:
+            for event in feed:
+                event.done()
+    asked = ("events", "--storage-dir", storage, "--forget", "gone")
+    assert run(*asked).stdout == "gone: forgotten; it was 2 events behind.\n"
+    shown = run(*asked, code=1)
+    assert shown.stderr == (
+        "Error: there is no consumer 'gone'; nothing was done. --consumers lists them.\n"
+    )
+    with FileStoreManager(storage, keep_events=1e-9) as store:
+        assert [one.name for one in store.consumers()] == ["stays"]
+        store.expire()
+        # The newest is never removed.
+        assert [event.sequence for event in store.events()] == [2]
+    told = json.loads(run("events", "--storage-dir", storage, "--forget", "stays", "--json").stdout)
+    assert (told["name"], told["cursor"]) == ("stays", 2)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["--consumers", "--forget", "x"],
+        ["--forget", "x", "--follow"],
+        ["--consumers", "--consumer", "x"],
+    ],
+)
+def test_listing_and_forgetting_go_alone(storage: Path, more: list[str]) -> None:
+    shown = run("events", "--storage-dir", storage, *more, code=2)
+    assert "--consumers and --forget each go alone" in shown.stderr
+
+
 def test_there_has_to_be_a_store(tmp_path: Path) -> None:
     shown = run("events", "--storage-dir", tmp_path / "none", code=1)
     assert "there is no store here" in shown.stderr

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import psycopg
 import pytest
+from cli_driver import run
 from cluster_servers import Cluster
 
 from txstore import FileStoreManager
@@ -64,3 +67,16 @@ def test_a_consumer_that_is_removed_begins_anew(store: FileStoreManager) -> None
     with store.events("reader") as events:
         assert [one.sequence for one in events] == [1, 2, 3]
     store.close()
+
+
+def test_the_command_lists_and_forgets_them(store: FileStoreManager, cluster: Cluster) -> None:
+    where = ("--storage-dir", cluster.storage_dir, "--working-dir", cluster.working_dir)
+    with store.events("index") as feed:
+        next(feed)
+    asked = ("events", *where, "--consumers", "--json")
+    told = json.loads(run(*asked).stdout)
+    assert (told["name"], told["cursor"], told["behind"]) == ("index", 0, 3)
+    shown = run("events", *where, "--forget", "index")
+    assert shown.stdout == "index: forgotten; it was 3 events behind.\n"
+    assert run(*asked).stdout == ""
+    assert store.consumers() == []

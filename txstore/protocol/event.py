@@ -63,3 +63,8 @@ class Consumer:
     behind: int
     lost: int
     registered_at: datetime
+
+    def to_dict(self) -> dict[str, str | int]:
+        """The same for JSON; the time as ISO 8601."""
+        facts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {**facts, "registered_at": self.registered_at.isoformat()}
