@@ -503,6 +503,14 @@ class TellsStoredOnly(FileStoreManager):
         return [one for one in super().events(*args, **options) if one.kind == "stored"]
 
 
+class ForgetsWhatWasReplaced(FileStoreManager):
+    """Says of a file what its name had first."""
+
+    def catalogue(self, *args: Any, **options: Any) -> Any:
+        first = self.__dict__.setdefault("first", {})
+        return [first.setdefault(one.name, one) for one in super().catalogue(*args, **options)]
+
+
 BASIC = Claims()
 DEFECTS: list[tuple[type[FileStoreManager], Claims]] = [
     (TakesAnyNumber, BASIC),
@@ -526,6 +534,7 @@ DEFECTS: list[tuple[type[FileStoreManager], Claims]] = [
     (NeedsSpaceToCancel, Claims(survives_errors=True)),
     (RemovesBeforeItReplaces, Claims(resumes=True, survives_crashes=True)),
     (TellsStoredOnly, Claims(resumes=True, tells_events=True)),
+    (ForgetsWhatWasReplaced, Claims(resumes=True, catalogues=True)),
     (FileStoreManager, Claims(refuses_taken=True)),
     (FileStoreManager, Claims(max_file_size=900)),
     (FileStoreManager, Claims(max_transfers=1)),

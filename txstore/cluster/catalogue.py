@@ -19,44 +19,52 @@ _PIECE = 1024 * 1024
 
 def page(objects: Objects, after: str, limit: int, deadline: Deadline) -> Page:
     """Some entries.  Objects that no store made have none."""
-    limit = min(limit, _MANY)
-    files = StoredObjects(objects).files(after or None, limit, deadline)
-    found = (entry(objects, one.name, deadline) for one in files)
-    return [one for one in found if one is not None], files[-1].name if len(
-        files
-    ) == limit else None
+    files, here = _names(objects, after, min(limit, _MANY), deadline)
+    found = (entry(objects, one, deadline) for one in files)
+    return [one for one in found if one is not None], here
 
 
 def verify(objects: Objects, after: str, reached: Reached, timeout: float) -> Iterator[Verified]:
     """Read all files, from after a key on."""
     here: str | None = after
     while here is not None:
-        entries, here = page(objects, here, _MANY, Deadline(timeout))
-        for one in entries:
-            yield verified(objects, one.name, reached, timeout)
+        names, here = _names(objects, here, _MANY, Deadline(timeout))
+        for name in names:
+            one = verified(objects, name, reached, timeout)
+            if one.entry is not None:  # another program's, or just removed
+                yield one
 
 
 def verified(objects: Objects, key: str, reached: Reached, timeout: float) -> Verified:
     """Read one file."""
     while True:
-        known = entry(objects, key, Deadline(timeout))
-        if known is None:
-            return Verified(key, None, finding("stored-unknown", name=key))
         try:
             opened = StoredObjects(objects).open(key, Deadline(timeout))
         except FileNotFoundError:
-            continue  # it was removed just now
+            opened = None
+        if opened is None or opened.sha256 is None:
+            return Verified(key, None, finding("stored-unknown", name=key))
         hasher = hashlib.sha256()
         with opened.file as file:
             while part := file.read(_PIECE):
                 hasher.update(part)
                 reached(len(part))
-        if opened.changed() or opened.sha256 != known.sha256:
+        if opened.changed():
             continue  # it was replaced meanwhile
+        size, sha256 = opened.size, opened.sha256
+        known = CatalogueEntry(key, size, sha256, opened.stored_at, key)
         found = None
-        if hasher.hexdigest() != known.sha256:
-            found = finding("stored-damaged", name=key, size=known.size, sha256=known.sha256)
+        if hasher.hexdigest() != sha256:
+            found = finding("stored-damaged", name=key, size=size, sha256=sha256)
         return Verified(key, known, found)
+
+
+def _names(
+    objects: Objects, after: str, limit: int, deadline: Deadline
+) -> tuple[list[str], str | None]:
+    """Some keys, and the one to go on after."""
+    names = [one.name for one in StoredObjects(objects).files(after or None, limit, deadline)]
+    return names, names[-1] if len(names) == limit else None
 
 
 def entry(objects: Objects, key: str, deadline: Deadline) -> CatalogueEntry | None:

@@ -20,6 +20,7 @@ _MANY = 1000
 #: Bytes that are asked for at least: a request takes longer than a MiB on its way.
 _LEAST = 1024 * 1024
 _OURS = f"{HIDDEN}/"
+_BEGIN = datetime(1970, 1, 1, tzinfo=timezone.utc)
 #: Comes after all of the store's own objects.
 _AFTER_OURS = f"{_OURS}\U0010ffff"
 
@@ -83,6 +84,11 @@ class OpenedObject:
     identity: Hashable
     _raw: _Reading
 
+    @property
+    def stored_at(self) -> datetime:
+        """When it was stored, as the object store has it."""
+        return _BEGIN + timedelta(microseconds=self.mtime_ns // 1000)
+
     def changed(self) -> bool:
         """Whether the object that was opened can no longer be read."""
         return self._raw.gone
@@ -122,5 +128,5 @@ class _Reading(io.RawIOBase):
 
 
 def _ns(moment: datetime) -> int:
-    since = moment - datetime(1970, 1, 1, tzinfo=timezone.utc)
+    since = moment - _BEGIN
     return since // timedelta(microseconds=1) * 1000
