@@ -19,10 +19,10 @@ from contextvars import copy_context
 from functools import partial
 from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, NoReturn, TypeVar, overload
 
 from txstore import store as sync
-from txstore.errors import StoreClosedError
+from txstore.errors import StoreClosedError, StoreNotPicklableError
 from txstore.events.feed import Delivery, Feed
 from txstore.options import count
 from txstore.protocol.catalogue import CatalogueEntry
@@ -181,6 +181,9 @@ class FileStoreManager:
         with ThreadPoolExecutor(1, f"{_NAME}-close") as closing:
             await _ended(closing.submit(self._close))
         self._threads.shutdown(wait=False)
+
+    def __reduce__(self) -> NoReturn:
+        raise StoreNotPicklableError
 
     async def __aenter__(self) -> Self:
         await self._call(lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cluster_servers import Cluster
+from sqlalchemy.engine.default import DefaultExecutionContext
 
 from txstore import FileStoreManager
 from txstore.testing import FaultyServers, Transfer, segment
@@ -45,3 +46,25 @@ def test_what_a_handler_raises_comes_out_wherever_it_strikes(cluster: Cluster, n
             assert (came_out == nth) == (alarm.left <= 0), f"ignored at call {nth}"
             store.expire()  # the same manager goes on
     assert came_out > 10
+
+
+class _SoftTimeLimitError(Exception):
+    pass
+
+
+def _raise(_: object) -> None:
+    raise _SoftTimeLimitError
+
+
+@pytest.mark.promise(7)
+def test_what_a_handler_raises_comes_out_where_a_library_wraps_it(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLAlchemy takes for an error of a statement what is raised while it is made ready."""
+    with FileStoreManager(cluster.storage_dir, cluster.working_dir) as store:
+        store.store_segment(segment(1, b"bytes", "id"))
+        with monkeypatch.context() as struck:
+            struck.setattr(DefaultExecutionContext, "create_cursor", _raise)
+            with pytest.raises(_SoftTimeLimitError):
+                store.store_segment(segment(2, b"bytes", "id"))
+        assert store.store_segment(segment(2, b"bytes", "id")).segments_received == 2

@@ -17,7 +17,7 @@ import pytest
 from crew import apart, segment
 from support import NotAllowedHereError, OpenStore
 
-from txstore import FileStoreManager
+from txstore import FileStoreManager, aio
 from txstore.disk import Disk
 from txstore.errors import StoreNotPicklableError, TxStoreError
 
@@ -51,11 +51,14 @@ def test_a_patched_os_is_a_posix_system_all_the_same(tmp_path: Path, how: str) -
     assert (tmp_path / "file").read_bytes() == b"x"
 
 
-def test_a_manager_that_is_pickled_says_what_to_do_instead(manager: OpenStore) -> None:
+def test_a_manager_that_is_pickled_says_what_to_do_instead(
+    manager: OpenStore, tmp_path: Path
+) -> None:
     store = manager()
-    for hand_on in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(StoreNotPicklableError, match="open another FileStoreManager"):
-            hand_on(store)
+    for one in (store, aio.FileStoreManager(tmp_path)):
+        for hand_on in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(StoreNotPicklableError, match="open another FileStoreManager"):
+                hand_on(one)
     assert issubclass(StoreNotPicklableError, TypeError)
     assert issubclass(StoreNotPicklableError, TxStoreError)
     assert store.transfers() == []

@@ -245,6 +245,8 @@ class Journal:
     def _translated(self, error: Exception) -> Exception:
         """What an error of PostgreSQL's or its libraries' means."""
         original = getattr(error, "orig", None) or error
+        if not isinstance(original, (sa.exc.SQLAlchemyError, psycopg.Error)):
+            return original  # SQLAlchemy wraps what a signal handler raises in the middle of it
         state = str(getattr(original, "sqlstate", None) or "")
         if state == _LOCK_TIMEOUT or isinstance(error, sa.exc.TimeoutError):
             return LockTimeoutError(self.where, self._timeout)
