@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -27,8 +28,9 @@ from support import (
     tree,
 )
 
-from txstore import FileStoreManager
+from txstore import FileStoreManager, digest
 from txstore.backups import Backup
+from txstore.disk import Disk
 from txstore.errors import BackupRefusedError, JournalDamagedError
 from txstore.options import Level
 
@@ -164,6 +166,49 @@ def test_damaged_transfers_are_left_out_and_told(tmp_path: Path, storage: Path) 
     assert what == "transfer 'open'"
     assert "txstore check" in reason
     assert check(tmp_path / "backup", deep=True) == []
+
+
+class CloningDisk(Disk):
+    """A file system on which files can share their blocks, as far as is seen from outside."""
+
+    def clone(self, source: int, target: int) -> None:
+        size = os.fstat(source).st_size
+        assert os.copy_file_range(source, target, size, 0, 0) == size
+
+
+def test_blocks_are_shared_where_the_file_system_offers_that(tmp_path: Path, storage: Path) -> None:
+    done = back_up(storage, tmp_path / "backup", disk=CloningDisk(), links=False)
+    assert (done.cloned, done.copied, done.linked) == (2, 0, 0)
+    check_right(tmp_path / "backup")
+
+
+def test_a_file_system_without_second_names_gets_copies(tmp_path: Path, storage: Path) -> None:
+    class WithoutLinks(WatchedDisk):
+        asked = 0
+
+        def before(self, operation: str, *_facts: Any) -> None:
+            if operation == "link_to":
+                self.asked += 1
+                raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    disk = WithoutLinks()
+    done = back_up(storage, tmp_path / "backup", disk=disk)
+    assert (done.linked, done.copied + done.cloned, disk.asked) == (0, 2, 1)
+    check_right(tmp_path / "backup")
+
+
+@pytest.mark.promise(1)
+def test_rows_without_a_hash_are_copied_and_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker without OpenSSL cannot save one."""
+    storage = tmp_path / "storage"
+    with monkeypatch.context() as patched:
+        patched.setattr(digest, "_openssl", None)
+        with FileStoreManager(storage) as store:
+            fill(store)
+    back_up(storage, tmp_path / "backup")
+    check_right(copied(tmp_path / "backup", tmp_path / "restored"))
 
 
 class ReplacingDisk(WatchedDisk):
