@@ -33,6 +33,11 @@ LIMITS = [
         _TOGETHER,
     ),
     Mutant(
+        "what was recorded counts for a limit, whoever recorded it before a crash",
+        (Patch("_bytes", "sa.select(_sum).scalar_subquery()", "sa.literal_column('0')"),),
+        ("brief limited/segment",),
+    ),
+    Mutant(
         "a segment that is refused after it was staged holds no space",
         (Patch("Appender.append", "staged.cut(row.offset)", "pass"),),
         _TOGETHER,

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from crash.catalogue import check_catalogue
 from crash.feed import check_feed, check_feed_at_end
+from crash.limiting import check_limits
 from crash.oracle import (
     Expected,
     broken,
@@ -26,7 +27,7 @@ from crash.oracle import (
     check_recovery,
     expected,
 )
-from crash.steps import Crash, DoneWith, Event, History, Open, Session, Told
+from crash.steps import Crash, DoneWith, Event, History, Open, Session, Told, Upload
 from crash.workloads import Workload
 from crash.world import Clock, Folders, fixed
 from txstore.errors import TxStoreError
@@ -283,6 +284,9 @@ class Search:
                 session.do(Open())
                 check_opened(session, state.tree, expect)
                 told = self.run.workload.tells_of(level)
+                # What it fills the store with is no upload that a next recovery could finish.
+                if (limits := self.run.workload.limits) and platter is None:
+                    check_limits(session, limits)
                 if self.run.workload.forgets:
                     check_catalogue(session, expect, self.run.workload.uploads)
                 if told:
@@ -290,7 +294,7 @@ class Search:
                 for one in found:
                     if one.mend:
                         session.manager().repair(one)
-                check_recovery(session, expect, self.run.workload.uploads)
+                check_recovery(session, expect, self._in_order(session))
                 if told:
                     check_feed_at_end(session, self.run.workload.uploads)
                 if looked:
@@ -298,6 +302,14 @@ class Search:
             finally:
                 session.close()
             return disk.log
+
+    def _in_order(self, session: Session) -> list[Upload]:
+        """What is to be taken to its end: where limits are, first what is begun already."""
+        uploads = self.run.workload.uploads
+        if self.run.workload.limits is None:
+            return uploads
+        begun = {one.file_id for one in session.manager().transfers()}
+        return sorted(uploads, key=lambda one: one.file_id not in begun)
 
     # --- what to look at ---------------------------------------------------------------------
 

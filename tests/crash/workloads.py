@@ -19,6 +19,7 @@ from crash.steps import (
     Upload,
     upload,
 )
+from txstore.limits import Limits
 from txstore.local.locks import stripe_of
 from txstore.options import Level
 
@@ -53,6 +54,11 @@ class Workload(NamedTuple):
     def forgets(self) -> bool:
         """Whether completions go, so that the catalogue keeps what was stored."""
         return "keep_completed" in self.options
+
+    @property
+    def limits(self) -> Limits | None:
+        """What its managers take at most."""
+        return self.options.get("limits")
 
     def tells_of(self, level: Level) -> bool:
         """Whether its events are held to what is promised of them."""
@@ -102,6 +108,10 @@ def twin_of(one: Upload, name: str, *sizes: int) -> Upload:
 
 
 TWIN = twin_of(FOUR, "twin", 1000, 600, 500, 700)
+
+#: Two transfers, and bytes for the two largest of these: so a third one is refused, and each of
+#: them is taken to its end alone.
+LIMITS = Limits(max_transfers=2, max_unfinished_bytes=4500)
 
 WORKLOADS = [
     _workload("one transfer", *_all(A), Close()),
@@ -186,6 +196,27 @@ WORKLOADS = [
         Expire(),
         options={"keep_completed": 60.0},
     ),
+    _workload(
+        "limited",
+        Send(A, 1),
+        Send(FOUR, 1),
+        Refused(B, 1),
+        Send(FOUR, 2),
+        Refused(FOUR, 3),
+        Send(ONE, 1),
+        Send(A, 2),
+        Send(A, 3),
+        Send(FOUR, 3),
+        Send(B, 1),
+        Refused(C, 1),
+        Cancel(FOUR),
+        Send(C, 1),
+        Send(B, 2),
+        Send(OLD, 1),
+        Cancel(C),
+        Send(OLD, 2),
+        options={"limits": LIMITS},
+    ),
     Workload(
         "mixed levels",
         (
@@ -256,6 +287,7 @@ BRIEF = [
         Expire(),
         options={"keep_completed": 60.0},
     ),
+    _workload("brief limited", Send(A, 1), Send(FOUR, 1), Cancel(A), options={"limits": LIMITS}),
     _workload("brief cancelled", Send(A, 1), Send(A, 2), Cancel(A)),
     Workload(
         "brief repeats",
