@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import shutil
 import struct
 import subprocess
@@ -18,9 +19,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from crew import Worker, last, segment, staging_files
+from crew import Worker, apart, last, segment, staging_files
 from support import message
 
+from txstore import FileStoreManager
 from txstore.errors import JournalError, NameRefusedError
 
 pytestmark = pytest.mark.promise(6)
@@ -157,6 +159,39 @@ def test_a_new_process_works_beside_an_open_store(disk: Path) -> None:
         works(first, NAMES[3:])
         hog.unlink()
         assert first.store_segment(segment(NAMES[6], 2, bytes(1 << 20))).segments_received == 2
+
+
+@pytest.mark.parametrize("disk", ["xfs"], indirect=True)
+def test_whatever_little_is_left_lack_of_space_is_called_so(disk: Path) -> None:
+    """XFS wants more for a name than for bytes; SQLite only says that it cannot open a file."""
+    for left in range(200, 264, 16):
+        room = disk / "room"
+        room.write_bytes(os.urandom(left << 10))
+        os.sync()
+        hog = fill(disk)
+        room.unlink()
+        os.sync()
+        found: int | None = errno.ENOSPC
+        try:
+            Worker(disk / "storage").close()
+        except OSError as error:
+            found = error.errno
+        assert found == errno.ENOSPC, f"with {left} KiB left"
+        hog.unlink()
+        shutil.rmtree(disk / "storage")
+
+
+def _limited(storage: Path) -> None:
+    with FileStoreManager(storage) as store:
+        store.store_segment(segment("file", 1, b"begun"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 19, resource.RLIM_INFINITY))
+        assert store.store_segment(segment("file", 2, b"more")).segments_received == 2
+        assert store.cancel("file").segments_received == 2
+
+
+@pytest.mark.parametrize("disk", ["btrfs"], indirect=True)
+def test_a_limit_on_the_size_of_files_is_no_full_disk(disk: Path) -> None:
+    apart(_limited, disk / "storage")
 
 
 #: ``EXT4_IOC_SHUTDOWN``, and what it is to do: nothing more is written.

@@ -181,3 +181,17 @@ def _refused_early(tmp_path: str) -> None:
 
 def test_a_mount_below_the_storage_is_refused_as_soon_as_the_name_is_known(tmp_path: Path) -> None:
     apart(_refused_early, str(tmp_path))
+
+
+def test_who_cannot_ask_for_the_mount_keeps_no_file_open(tmp_path: Path) -> None:
+    with FileStoreManager(tmp_path) as store:
+        store.store_segment(segment("file", 1, b"begun"))
+    disk = FaultyDisk()
+    with FileStoreManager(tmp_path, disk=disk) as store:
+        disk.faults.fail("rename", errno.EROFS)
+        with pytest.raises(OSError, match="Read-only") as refused:
+            store.store_segment(last("file", 2, b"", "file", b"begun"))
+        assert refused.value.errno == errno.EROFS
+        opened = [os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")]
+        assert not [path for path in opened if path.startswith(f"{tmp_path}/.workdir/staging/")]
+        assert store.store_segment(last("file", 2, b"", "file", b"begun")).file_result == "store"

@@ -136,9 +136,12 @@ class Recovery:
         """Before a file is published: copy it where another user staged it, since only the owner
         of a file may give it the mode of a published one; or where it cannot be renamed from any
         more."""
-        if staged.foreign or self._staging.is_stranded(staged):
-            return self._copy(row, staged, call)
-        return row, staged
+        try:
+            stays = not (staged.foreign or self._staging.is_stranded(staged))
+        except BaseException:
+            staged.close()
+            raise
+        return (row, staged) if stays else self._copy(row, staged, call)
 
     def _copy(self, row: Transfer, staged: StagedFile, call: Call) -> tuple[Transfer, StagedFile]:
         try:

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import stat
 import struct
 import sys
@@ -217,7 +218,11 @@ class Machine:
 
     def lack_of_space(self, folder: str, room: int = _ROOM) -> int:
         """With which error a folder's file system refuses a little more for this user (full, no
-        inode left, over a quota); 0: it has room.  Asked by a file without a name."""
+        inode left, over a quota); 0: it has room.  Asked by a file without a name, no larger than
+        the process may make one."""
+        most, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+        if most != resource.RLIM_INFINITY:
+            room = min(room, max(most, _ROOM))
         try:
             fd = os.open(folder, os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC, 0o600)
             try:

@@ -171,5 +171,6 @@ def _probe(path: str, disk: Disk) -> int:
         disk.close(fd)
     except OSError as error:
         return error.errno or errno.EIO
-    # It may be one of the files beside it that could not be made.
-    return disk.lack_of_space(os.path.dirname(path)) or errno.EIO
+    # It may be one of the files beside it that could not be made.  XFS wants more for a name than
+    # for some bytes.
+    return disk.lack_of_space(os.path.dirname(path), _CHUNK) or errno.EIO
