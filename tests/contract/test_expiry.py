@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from functools import partial
@@ -351,6 +352,27 @@ def test_times_in_the_future_begin_anew(tmp_path: Path, clock: Clock, count: int
         clock.pass_(5 * DAY)
         assert len(store.expire()) + len(open_ids(store)) <= count
         assert open_ids(store) == []
+
+
+def test_a_time_that_begins_anew_makes_no_file_trusted(tmp_path: Path, clock: Clock) -> None:
+    """What a power loss has damaged since is not said to be stored."""
+    *_, end = messages = cut(DATA, 2, file_id="one", name="one")
+    with FileStoreManager(tmp_path, durability="none") as store:
+        clock.jump(3650 * DAY)
+        for message in messages:
+            store.store_segment(message)
+    clock.reboot(-3650 * DAY)
+    found = (tmp_path / "one").stat()
+    (tmp_path / "one").write_bytes(bytes(len(DATA)))
+    os.utime(tmp_path / "one", ns=(found.st_atime_ns, found.st_mtime_ns))
+    with FileStoreManager(tmp_path, durability="none") as store:
+        for _ in range(10):
+            clock.pass_(1.0)
+            answer(store)
+        assert store.stored_sha256("one", (tmp_path / "one").stat()) is None
+        assert store.status("one") is None
+        with pytest.raises(SequenceError):
+            store.store_segment(end)
 
 
 # --- completions ---------------------------------------------------------------------------------

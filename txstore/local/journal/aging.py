@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import sqlalchemy as sa
 
@@ -69,11 +68,11 @@ class Aging:
             sa.select(sa.func.count(), sa.func.max(oldest.c.id)).where(goes(oldest))
         )
         self._forget = Statement(sa.delete(table).where(table.c.id <= parameter("to"), goes(table)))
-        self._range, self._time = Range(table), time
+        self._range = Range(table)
         ahead = sa.and_(self._range.clause, is_ahead(table, time))
         self._count_ahead = Statement(sa.select(sa.func.count()).select_from(table).where(ahead))
-        stamp: dict[str, Any] = {name: sa.bindparam(name) for name in (time, "boot", "ticks")}
-        self._stamp = Statement(sa.update(table).where(ahead).values(stamp))
+        # The boot stays: after it, what was recorded in it is not trusted.
+        self._stamp = Statement(sa.update(table).where(ahead).values({time: parameter("now")}))
 
     def forget(
         self, journal: Journal, values: Mapping[str, object], among: int, deadline: Deadline
@@ -116,6 +115,5 @@ class Aging:
         end, following = self._range.end(journal, after, among, deadline)
         values = {"p_boot": at.boot, "p_now": at.wall, "p_after": after, "p_to": end}
         if journal.read(self._count_ahead, values, deadline) != [(0,)]:
-            stamp = {self._time: at.wall, "boot": at.boot, "ticks": at.ticks}
-            journal.write(deadline, Write(self._stamp, {**values, **stamp}))
+            journal.write(deadline, Write(self._stamp, values))
         return following
