@@ -379,6 +379,52 @@ class JournalVersionError(JournalError):
         self.supported = supported
 
 
+class StoreMovedError(JournalVersionError):
+    """The store is not to be worked on: it was moved, or it is being filled.  Nothing was changed.
+
+    :ivar storage_dir: of the store that it was moved to, or that it is filled from
+    :ivar working_dir: likewise
+    :ivar finished: whether what was here is to be worked on there.  ``False``: ``txstore migrate``
+        has to be run to its end
+    """
+
+    def __init__(self, path: str, *, storage_dir: str, working_dir: str, finished: bool) -> None:
+        super().__init__(path, found="moved", supported="")
+        where = f"storage dir {storage_dir} and working dir {working_dir}"
+        self.strerror = (
+            f"This store was moved to {where}. Use these two in place of its own; if that store is"
+            " refused as well, run the same `txstore migrate` again: it goes on"
+            if finished
+            else f"This store is being filled from {where}, and not all of it is here. Run the same"
+            " `txstore migrate` again: it goes on"
+        )
+        self.args = (self.errno, self.strerror)
+        self.storage_dir, self.working_dir, self.finished = storage_dir, working_dir, finished
+
+
+class MigrationError(TxStoreError, ValueError):
+    """A store cannot be moved.  Both stores are as they were.
+
+    :ivar names: of files that are in the way, some of them, each with why
+    """
+
+    def __init__(self, message: str, names: list[tuple[str, str]] | None = None) -> None:
+        super().__init__(message)
+        self.names = names or []
+
+
+class SourceDamagedError(TxStoreError, ValueError):
+    """A file of a store that is being moved has not the bytes that were stored.  It was not taken,
+    and the target stays closed.
+
+    :ivar name: the file
+    """
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(message)
+        self.name = name
+
+
 class JournalLinkedError(JournalError):
     """The journal's file has a second name, as in a backup made of hard links, and may be in use.
 

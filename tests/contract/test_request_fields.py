@@ -514,6 +514,8 @@ VALUES: dict[str, Any] = {
     "supported": "0006",
     "extra": "cluster",
     "needs": "Such a store",
+    "names": [("a name", "it is not liked")],
+    "finished": True,
     "fstype": "nfs4",
     "platform": "nt",
     "limit": 100,

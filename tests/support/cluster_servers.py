@@ -182,9 +182,28 @@ def fresh_cluster(*, new: bool = False) -> Iterator[Cluster]:
     place = f"place-{os.getpid()}-{next(_numbers)}"
     yield Cluster(place, database, addresses)
     with psycopg.connect(addresses.database(database), autocommit=True) as connection:
-        connection.execute(_END_OTHERS)
+        connection.execute(END_OTHERS)
         connection.execute(_EMPTY)
     _databases.append(database)
+
+
+@contextmanager
+def own_cluster() -> Iterator[Cluster]:
+    """The same, for a store that is moved: no other test meets the fence around it."""
+    with fresh_cluster() as fresh:
+        emptied(fresh)
+        try:
+            yield fresh
+        finally:
+            emptied(fresh)
+
+
+def emptied(cluster: Cluster) -> None:
+    """Take away all tables."""
+    with psycopg.connect(cluster.working_dir, autocommit=True) as connection:
+        connection.execute(END_OTHERS)
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
 
 
 def _new_database(addresses: Addresses) -> str:
@@ -198,7 +217,7 @@ def _new_database(addresses: Addresses) -> str:
 _databases: list[str] = []
 _numbers = itertools.count(1)
 
-_END_OTHERS = """
+END_OTHERS = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
     WHERE datname = current_database() AND pid <> pg_backend_pid()
 """

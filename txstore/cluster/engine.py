@@ -27,6 +27,7 @@ from txstore.cluster.keys import KeyRules
 from txstore.cluster.measured import MeasuredServers
 from txstore.cluster.objects import MARKER, Objects
 from txstore.cluster.parts import Parts
+from txstore.cluster.port import ClusterPort
 from txstore.cluster.publish import Publisher
 from txstore.cluster.records import Transfer
 from txstore.cluster.retry import ChangedError, TransientError, pass_on, retrying
@@ -89,7 +90,9 @@ class ClusterEngine:
 
     spoilt = False
 
-    def __init__(self, options: Options, servers: Servers | None = None) -> None:
+    def __init__(
+        self, options: Options, servers: Servers | None = None, *, moving: bool = False
+    ) -> None:
         servers = servers or Servers()
         if options.metrics is not None:
             servers = MeasuredServers(servers, options.metrics)
@@ -110,7 +113,7 @@ class ClusterEngine:
         deadline = Deadline(options.lock_timeout)
         with ExitStack() as failed:
             url = os.fspath(options.working_dir)
-            self._journal = journal = Journal(url, servers, options.lock_timeout)
+            self._journal = journal = Journal(url, servers, options.lock_timeout, moving=moving)
             failed.callback(journal.close)
             self.working_dir = journal.where
             self._objects = objects = Objects(bucket, servers, options.lock_timeout)
@@ -423,6 +426,14 @@ class ClusterEngine:
         ids: list[str] = []
         self._retrying(lambda: ids.extend(self._cleaning.expire(deadline)), deadline)
         return ids
+
+    def port(self, timeout: float) -> ClusterPort:
+        """For who moves the store.
+
+        :param timeout: seconds that each step may wait
+        """
+        parts = self._journal, self._objects, self._parts, self._publisher, self._servers
+        return ClusterPort(self, *parts, timeout)
 
     def mend(self, found: Finding, deadline: Deadline) -> bool:
         """Mend what a check found."""

@@ -18,6 +18,7 @@ from txstore.cluster.retry import TransientError, retrying
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import JournalError, LockTimeoutError, OptionError
+from txstore.protocol.moved import Fence
 
 T = TypeVar("T")
 
@@ -34,6 +35,8 @@ _MOST_WAITING = 2**31 - 1
 _IDLE = 10
 
 _LOCK_TIMEOUT = "55P03"
+#: What a write meets behind a fence, and the setting of those whom it lets through.
+FENCED, PASS = "TX001", "txstore.moving"
 #: What passes: the transaction was ended for another one's sake, or the server is busy or on its
 #: way up, down or over to another host.
 _PASSING = ("40", "08", "57P", "25P03", "53300", "25006", "55006", "58000")
@@ -74,9 +77,13 @@ class Journal:
 
     :param url: as libpq takes it
     :ivar where: the URL, without secrets
+    :ivar moving: whether it is for who moves the store, and whom no fence keeps off
     """
 
-    def __init__(self, url: str, servers: Servers, lock_timeout: float) -> None:
+    def __init__(
+        self, url: str, servers: Servers, lock_timeout: float, *, moving: bool = False
+    ) -> None:
+        self.moving = moving
         self.where = without_secrets(url)
         # What libpq reads itself: environment, .pgpass, services, all parameters of the URL.
         self._url = "postgresql://" + url.partition("://")[2]
@@ -124,6 +131,8 @@ class Journal:
                 cursor.execute(_SETTINGS)
                 most = min(int(max(self._timeout, _LEAST) * 1000), _MOST_WAITING)
                 cursor.execute(f"SET lock_timeout = {most}".encode())
+                if self.moving:
+                    cursor.execute(f"SET {PASS} = 'on'".encode())
             connection.autocommit = False
             return connection
 
@@ -250,11 +259,13 @@ class Journal:
         state = str(getattr(original, "sqlstate", None) or "")
         if state == _LOCK_TIMEOUT or isinstance(error, sa.exc.TimeoutError):
             return LockTimeoutError(self.where, self._timeout)
+        text = str(original).strip().splitlines()
+        if state == FENCED and (fence := Fence.read(text[0] if text else "")):
+            return fence.error(self.where)
         number = next((n for s, n in _NUMBERS.items() if state.startswith(s)), errno.EIO)
         lost = not state and isinstance(original, psycopg.OperationalError)
         if lost:
             number = errno.ECONNRESET
-        text = str(original).strip().splitlines()
         told = JournalError(
             number, f"PostgreSQL failed: {text[0] if text else type(original).__name__}", self.where
         )

@@ -12,6 +12,7 @@ from txstore.cluster.journal import Journal, Transaction
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
 from txstore.errors import JournalVersionError
+from txstore.protocol.moved import Fence
 
 #: Revisions that ``migrations/cluster`` can upgrade from.
 OLDER: tuple[str, ...] = ()
@@ -43,6 +44,11 @@ def _revision(journal: Journal, transaction: Transaction) -> str | None:
     if not transaction.run(_HAS_VERSION).scalar():
         return None
     found = transaction.run(_VERSION).scalar()
+    fence = Fence.read(str(found))
+    if fence is not None and journal.moving:
+        return schema.REVISION
+    if fence is not None:
+        raise fence.error(journal.where)
     if found not in (None, schema.REVISION, *OLDER):
         raise JournalVersionError(journal.where, found=str(found), supported=schema.REVISION)
     return None if found is None else str(found)

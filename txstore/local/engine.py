@@ -43,6 +43,7 @@ from txstore.local.journal.rows import Event, Transfer
 from txstore.local.lockfile import Waiting
 from txstore.local.locks import Locks
 from txstore.local.measured import MeasuredDisk
+from txstore.local.port import LocalPort
 from txstore.local.publish import Publisher
 from txstore.local.published import Published
 from txstore.local.recovery import Recovery
@@ -95,7 +96,7 @@ class LocalEngine:
 
     spoilt = False
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, *, moving: bool = False) -> None:
         forks.here()
         disown_lost()
         self._level = level = options.level
@@ -127,19 +128,22 @@ class LocalEngine:
             belongings.keep(locks, locks.close)
             # Before any is held: a child of another thread must not keep it.
             forks.disown_in_children(home, locks)
-            self._records = records = open_records(home, locks.journal, options.lock_timeout)
+            self._records = records = open_records(
+                home, locks.journal, options.lock_timeout, moving=moving
+            )
             records.catalogues = options.catalogue
             belongings.keep(records.journal, records.abandon)
             locks.make_file()
             belongings.witnesses.append(records.journal.connection)
-            places = Places(home.disk, home.storage_dir, home.storage, home.own_folders())
+            own = home.own_folders()
+            self._places = places = Places(home.disk, home.storage_dir, home.storage, own)
             self._staging = staging = Staging(home)
             self._in_hand = staging.in_hand
             belongings.keep(staging, staging.close)
             self._transfers = transfers = Transfers(home, staging, records, level)
             self._folders = folders = FlushedFolders(home)
             belongings.keep(folders, folders.close)
-            published = Published(home, places, folders)
+            self._published = published = Published(home, places, folders)
             self._publisher = publisher = Publisher(
                 home, places, staging, records, transfers, folders, published, level
             )
@@ -167,7 +171,7 @@ class LocalEngine:
             )
             self._ending = Ending(locks, transfers, intents, publisher, whole)
             self._recovery = Recovery(home, staging, records, transfers, intents)
-            told = EventRecords(records.journal, options.max_events)
+            self._told = told = EventRecords(records.journal, options.max_events)
             self.events = events = LocalEvents(home, locks, told, level)
             belongings.keep(events, events.close)
             files = WithFiles(home)
@@ -488,6 +492,15 @@ class LocalEngine:
     def expire(self, deadline: Deadline) -> list[str]:
         """Drop all transfers whose time has passed; their ids."""
         return self._housekeeping.expire(deadline)
+
+    def port(self, timeout: float) -> LocalPort:
+        """For who moves the store.
+
+        :param timeout: seconds that each step may wait
+        """
+        parts = self._home, self._locks, self._records, self._told, self._staging, self._transfers
+        more = self._places, self._folders, self._publisher, self._published, self._intents
+        return LocalPort(self, *parts, *more, self._stored, self._take_up, timeout)
 
     def mend(self, found: Finding, deadline: Deadline) -> bool:
         """Mend what a check found."""

@@ -26,6 +26,7 @@ GROUPS = {
         *("put", "ls", "info", "cancel", "expire", "files", "events"),
         *("check", "verify", "repair", "health", "backup"),
     ),
+    "A store over many hosts": ("migrate",),
     "A store on a DXL fabric": ("send", "get", "serve"),
     "The command itself": ("completion",),
 }

@@ -271,3 +271,26 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
         *_place(found),
         *(found.st_size, found.st_mtime_ns, found.st_ctime_ns),
     )
+
+
+def strange_in(storage_dir: str, own: frozenset[tuple[int, int]]) -> Iterator[tuple[str, str]]:
+    """What is in a storage and is neither a file nor a folder that can be read: names, and why.
+
+    :param own: (device, inode) of folders that are left out
+    """
+    unread: list[OSError] = []
+    for folder, folders, names in os.walk(storage_dir, onerror=unread.append):
+        for name in [*folders, *names]:
+            path = os.path.join(folder, name)
+            found = os.lstat(path)
+            if name in folders and _place(found) in own:
+                folders.remove(name)
+            elif not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+                link = stat.S_ISLNK(found.st_mode)
+                yield (
+                    os.path.relpath(path, storage_dir),
+                    "it is a symbolic link" if link else "it is no file",
+                )
+        while unread:
+            error = unread.pop()
+            yield os.path.relpath(str(error.filename), storage_dir), str(error.strerror)

@@ -27,6 +27,7 @@ from txstore.local.journal.inherited import (
     give_up,
     put_away,
 )
+from txstore.local.journal.revision import REVISION
 from txstore.local.journal.sqlite import SELECT_VERSION, check_version, translate
 from txstore.local.journal.wal import WalFile, give_spare, release_reserve
 from txstore.process import forks
@@ -54,6 +55,7 @@ class Connection:
     """One manager's way to its journal, opened whenever it is needed and not open.
 
     :param folder_fd: descriptor of the working dir
+    :param moving: whether it is for who moves the store, and whom no fence keeps off
     :ivar files: what SQLite has open
     :ivar copies: when the file system copies what is overwritten
     :ivar patience: seconds that SQLite waits for its own locks
@@ -73,11 +75,13 @@ class Connection:
         patience: float,
         *,
         copies: Copies = Copies.NEVER,
+        moving: bool = False,
     ) -> None:
         self._disk, self._path, self._folder_fd = disk, path, folder_fd
         self.lock_timeout = self.patience = patience
         self.files = OpenFiles(disk, path)
         self.copies, self.gave_spares = copies, False
+        self._moving = moving
         self.index = Index(disk, path, copies=copies)
         self.sqlite: sqlite3.Connection | None = None
         self.wal: WalFile | None = None
@@ -123,6 +127,12 @@ class Connection:
         try:
             connection = handles.open_writing(self._disk, self._path, self.patience)
             self._prove_mode(connection)
+            if self._moving:
+                # In the place of the fence, for this connection alone.
+                connection.execute("PRAGMA temp_store=MEMORY")
+                connection.execute(
+                    f"CREATE TEMP TABLE alembic_version AS SELECT '{REVISION}' AS version_num"
+                )
             # Reading makes SQLite open the WAL, so that it can be opened here too.
             try:
                 self.check_version(connection)

@@ -70,13 +70,16 @@ class Journal:
         lock_timeout: float,
         *,
         copies: Copies = Copies.NEVER,
+        moving: bool = False,
     ) -> None:
         self._disk, self.path, self._folder_fd = disk, path, folder_fd
         self._lock, self._mode, self._copies = lock, mode, copies
         # Held around every use of the connection; `before_fork` takes it to know that nobody is
         # inside SQLite.
         self.mutex = threads.new_lock()
-        self.connection = Connection(disk, path, folder_fd, lock_timeout, copies=copies)
+        self.connection = Connection(
+            disk, path, folder_fd, lock_timeout, copies=copies, moving=moving
+        )
         self._checkpoint_at = WAL_LIMIT
         forks.let_go(self)
         deadline = Deadline(lock_timeout)

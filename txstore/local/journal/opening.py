@@ -24,11 +24,18 @@ from txstore.local.journal.inherited import check_openable
 from txstore.local.journal.journal import Journal
 from txstore.local.journal.making import check_fresh, exists, make_new, remove_leftovers, separate
 from txstore.local.journal.records import Records
-from txstore.local.journal.sqlite import BUSY_TIMEOUT, Statement, connect, translate
+from txstore.local.journal.sqlite import (
+    BUSY_TIMEOUT,
+    Statement,
+    connect,
+    translate,
+    wrong_version,
+)
 from txstore.local.journal.upgrade import OLDER, exclusive, migrate
 from txstore.local.journal.wal import release_reserve
 from txstore.local.locks import Lock
 from txstore.process import forks
+from txstore.protocol.moved import Fence
 
 #: Up to this size (bytes) the whole journal is checked at open; beyond it, page by page as used.
 _CHECKED_WHOLE = 256 * 1024
@@ -37,8 +44,10 @@ _CHECKED_WHOLE = 256 * 1024
 ALL_COLUMNS = [Statement(sa.select(table).limit(0)) for table in schema.metadata.sorted_tables]
 
 
-def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
+def open_records(home: Home, lock: Lock, lock_timeout: float, *, moving: bool = False) -> Records:
     """The journal of a store, made or upgraded if need be.
+
+    :param moving: whether it is opened although a fence keeps workers off
 
     :raises JournalDamagedError: it is not what txstore wrote; nothing was changed
     :raises JournalVersionError: a newer txstore wrote it; nothing was changed
@@ -47,7 +56,7 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     deadline = Deadline(lock_timeout)
     while True:
         try:
-            current = _is_current(home, deadline)
+            current = _is_current(home, deadline, moving=moving)
             break
         except JournalError as error:
             # Even reading may need space, for SQLite's -shm.
@@ -56,7 +65,7 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     made = False
     if not current:
         with lock.held(deadline):
-            made = _make_current(home, deadline)
+            made = _make_current(home, deadline, moving=moving)
     records = Records(
         Journal(
             home.disk,
@@ -66,6 +75,7 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
             home.mode,
             lock_timeout,
             copies=home.copies,
+            moving=moving,
         ),
         is_new=made,
     )
@@ -81,16 +91,16 @@ def open_records(home: Home, lock: Lock, lock_timeout: float) -> Records:
     return records
 
 
-def _is_current(home: Home, deadline: Deadline) -> bool:
+def _is_current(home: Home, deadline: Deadline, *, moving: bool) -> bool:
     try:
         found = home.disk.stat(JOURNAL, dir_fd=home.working)
     except FileNotFoundError:
         return False
     whole = found.st_size > 0 and found.st_nlink == 1
-    return whole and inspect(home, found.st_size, deadline) == schema.REVISION
+    return whole and inspect(home, found.st_size, deadline, moving=moving) == schema.REVISION
 
 
-def _make_current(home: Home, deadline: Deadline) -> bool:
+def _make_current(home: Home, deadline: Deadline, *, moving: bool) -> bool:
     """Make or upgrade the journal, unless another worker just did; whether it was made.  The
     journal lock is held."""
     try:
@@ -106,14 +116,16 @@ def _make_current(home: Home, deadline: Deadline) -> bool:
     remove_leftovers(home)
     if home.disk.stat(JOURNAL, dir_fd=home.working).st_nlink > 1:
         separate(home)
-    if inspect(home, size, deadline) in OLDER:
+    if inspect(home, size, deadline, moving=moving) in OLDER:
         with exclusive(home.disk, home.journal_path, home.working) as connection:
             migrate(connection)
     return False
 
 
-def inspect(home: Home, size: int, deadline: Deadline) -> str:
+def inspect(home: Home, size: int, deadline: Deadline, *, moving: bool = False) -> str:
     """The revision of an existing journal, read without changing anything.
+
+    :param moving: whether one that a fence keeps workers off counts as current
 
     By a read-only connection, since closing a writable one would checkpoint a journal that is then
     refused.  Without a WAL the database is at rest and is read as immutable, since even a read-only
@@ -125,14 +137,15 @@ def inspect(home: Home, size: int, deadline: Deadline) -> str:
     while True:
         at_rest = not exists(home, JOURNAL + "-wal")
         try:
-            return _inspect(home, "ro&immutable=1" if at_rest else "ro", size, deadline)
+            access = "ro&immutable=1" if at_rest else "ro"
+            return _inspect(home, access, size, deadline, moving=moving)
         except (JournalDamagedError, JournalVersionError):
             if at_rest and exists(home, JOURNAL + "-wal"):
                 continue  # a worker began to write it meanwhile: that was not a reading at rest
             raise
 
 
-def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
+def _inspect(home: Home, access: str, size: int, deadline: Deadline, *, moving: bool) -> str:
     path = home.journal_path
     at_rest = access != "ro"
     check_openable(path, inode_of(home.disk.stat(path)))
@@ -145,6 +158,8 @@ def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
         ):
             try:
                 rows = connection.execute("SELECT version_num FROM alembic_version").fetchall()
+                if moving and len(rows) == 1 and Fence.read(str(rows[0][0])):
+                    rows = [(schema.REVISION,)]
                 if rows == [(schema.REVISION,)]:
                     for select in ALL_COLUMNS:
                         select.run(connection, {})
@@ -160,5 +175,5 @@ def _inspect(home: Home, access: str, size: int, deadline: Deadline) -> str:
         raise JournalDamagedError(path, "its version is missing")
     revision = str(rows[0][0])
     if revision != schema.REVISION and revision not in OLDER:
-        raise JournalVersionError(path, found=revision, supported=schema.REVISION)
+        raise wrong_version(path, revision)
     return revision

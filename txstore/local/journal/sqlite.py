@@ -25,6 +25,7 @@ from txstore.local.files.descriptors import descriptors_of, inode_of
 from txstore.local.files.disk import Disk
 from txstore.local.journal import schema
 from txstore.process.strikes import pass_on
+from txstore.protocol.moved import Fence
 
 DIALECT = SQLiteDialect_pysqlite(paramstyle="named")
 _IN_ORDER = SQLiteDialect_pysqlite(paramstyle="qmark")
@@ -112,7 +113,15 @@ def check_version(path: str, rows: list[Row]) -> None:
     if rows != [(schema.REVISION,)]:
         if len(rows) != 1:
             raise JournalDamagedError(path, "its version is missing")
-        raise JournalVersionError(path, found=str(rows[0][0]), supported=schema.REVISION)
+        raise wrong_version(path, str(rows[0][0]))
+
+
+def wrong_version(path: str, found: str) -> JournalVersionError:
+    """The error for a journal of a version that is not ours."""
+    fence = Fence.read(found)
+    if fence is None:
+        return JournalVersionError(path, found=found, supported=schema.REVISION)
+    return fence.error(path)
 
 
 def translate(
