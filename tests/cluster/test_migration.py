@@ -549,6 +549,29 @@ def test_a_target_that_was_removed_is_filled_anew(here: Place, back: Place) -> N
         check_small(store)
 
 
+@pytest.mark.promise(4)
+@pytest.mark.parametrize("after", [False, True])
+def test_what_a_dead_worker_was_about_to_publish_is_settled_first(
+    after: bool, there: Place, back: Place
+) -> None:
+    servers = FaultyServers()
+    store = opened(there, disk=servers)
+    small(store)
+    end = message(b"end", segment_number="3", file_id="open", **claim(b"twoend", "open.bin"))
+    servers.faults.crash("complete_multipart_upload", after=after)
+    with pytest.raises(SimulatedCrash):
+        store.store_segment(end)
+    servers.bury()
+    Migration(there, back).run()
+    with opened(back) as store:
+        # Readers of the bucket may have seen it: then it is stored, and not once more.
+        assert store.count_transfers() == int(not after)
+        assert store.store_segment(end).file_result == "store"
+        assert published(store) == {"a/stored": b"stored", "open.bin": b"twoend"}
+        assert [one.file_id for one in store.events()] == ["stored", "open"]
+
+
+@pytest.mark.promise(2)
 def test_a_stored_file_that_is_damaged_is_told_and_the_target_stays_closed(
     here: Place, there: Place
 ) -> None:
@@ -568,6 +591,7 @@ def test_a_stored_file_that_is_damaged_is_told_and_the_target_stays_closed(
         check_small(store)
 
 
+@pytest.mark.promise(3)
 def test_a_transfer_that_is_damaged_is_left_out_and_told(here: Place, there: Place) -> None:
     with opened(here) as store:
         small(store)

@@ -12,6 +12,7 @@ from crash.mutants_guards import GUARDS
 from crash.mutants_journal import JOURNAL
 from crash.mutants_keeping import KEEPING
 from crash.mutants_limits import LIMITS
+from crash.mutants_moving import MOVING
 from crash.mutants_promised import PROMISED
 from crash.mutants_publish import LIKE_NEW
 from crash.mutants_published import PUBLISHED
@@ -34,4 +35,5 @@ MUTANTS = [
     *GUARDS,
     *CHECKS,
     *CLUSTER,
+    *MOVING,
 ]
