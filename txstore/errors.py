@@ -379,6 +379,26 @@ class JournalVersionError(JournalError):
         self.supported = supported
 
 
+class JournalOutdatedError(JournalError):
+    """The journal is older than this txstore, or has no tables yet, and is not to be upgraded by
+    whoever opens it (``auto_migrate=False``).  Nothing was changed.
+
+    :ivar found: revision of the journal; ``None``: it has no tables
+    :ivar supported: the one that this version needs
+    :ivar command: for a shell; it upgrades the journal
+    """
+
+    def __init__(self, path: str, *, found: str | None, supported: str, command: str) -> None:
+        what = "has no tables" if found is None else f"has revision {found!r}"
+        super().__init__(
+            _errno.EPROTO,
+            f"The journal {what}, and this txstore needs {supported!r}. Stop older workers, and"
+            f" run: {command}",
+            path,
+        )
+        self.found, self.supported, self.command = found, supported, command
+
+
 class StoreMovedError(JournalVersionError):
     """The store is not to be worked on: it was moved, or it is being filled.  Nothing was changed.
 

@@ -349,6 +349,7 @@ class Migration:
             limits=Limits(),
             replaces=True,
             catalogue=True,
+            auto_migrate=True,
             disk=self._disk,
             metrics=None,
         )

@@ -101,6 +101,8 @@ class FileStoreManager:
         transfer is kept, for another name or a cancel)
     :param catalogue: whether name, size, SHA-256 and time of what is stored are kept for as long as
         the file is there; otherwise for ``keep_completed``
+    :param auto_migrate: whether an older journal is upgraded, and tables are made in PostgreSQL,
+        by whoever opens it; otherwise it is refused, with the command that does that
     :param disk: the operating system's calls, or those to the two servers; tests pass their own
     :param metrics: hears of what is done and how long it takes; by default nobody does
     :ivar storage_dir: absolute path of the storage dir, or its URL
@@ -118,6 +120,8 @@ class FileStoreManager:
     :raises JournalError: SQLite cannot open the journal (an ``OSError``)
     :raises JournalDamagedError: the journal is damaged; nothing was changed
     :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
+    :raises JournalOutdatedError: an older one did, and ``auto_migrate`` is ``False``; likewise
+    :raises StoreMovedError: the store was moved by ``txstore migrate``; likewise
     :raises JournalLinkedError: the journal has a second name and may be in use; likewise
     :raises LockTimeoutError: others were busy with the store for longer than ``lock_timeout``
     """
@@ -138,6 +142,7 @@ class FileStoreManager:
         limits: Limits | None = None,
         on_exists: OnExists = "replace",
         catalogue: bool = True,
+        auto_migrate: bool = True,
         disk: Disk | Servers | None = None,
         metrics: Metrics | None = None,
     ) -> None:
@@ -158,6 +163,7 @@ class FileStoreManager:
             limits or Limits(),
             replaces(on_exists),
             flag("catalogue", catalogue),
+            flag("auto_migrate", auto_migrate),
             disk if isinstance(disk, Disk) else Disk(),
             metrics,
         )

@@ -56,6 +56,7 @@ def test_an_operator_moves_a_store_with_kills_on_the_way(tmp_path: Path) -> None
         for place in (local, servers):
             refused = run("put", small, *place, code=1)
             assert "txstore migrate" in refused.output
+            assert "the same command goes on from there" not in refused.output
         done = json.loads(run_process("migrate", *local, *there, "--json").stdout)
         assert done["there"]["transfers"] == done["copied"]["transfers"] == 1
         assert done["there"]["files"] == 1

@@ -516,6 +516,8 @@ VALUES: dict[str, Any] = {
     "needs": "Such a store",
     "names": [("a name", "it is not liked")],
     "finished": True,
+    "command": "alembic upgrade head",
+    "settings": ["fsync"],
     "fstype": "nfs4",
     "platform": "nt",
     "limit": 100,

@@ -54,7 +54,7 @@ def test_every_option(tmp_path: Path) -> None:
         "[General]\nstorageDir=s\nworkingDir=w\nstoreTopic=/t\ndurability=file\n"
         "expireAfter=1.5h\nkeepCompleted=2d\nlockTimeout=5\nallowNetworkFs=yes\nmode=0660\n"
         "maxFileSize=2G\nmaxTransfers=7\nmaxUnfinishedBytes=10G\nminFree=5%\nshareGroup=g\n"
-        "onExists=refuse\nkeepEvents=2d\nmaxEvents=9\ncatalogue=no\n"
+        "onExists=refuse\nkeepEvents=2d\nmaxEvents=9\ncatalogue=no\nautoMigrate=no\n"
         "[IncomingMessagePool]\nthreadCount=3\nqueueSize=4\n"
         f"[Events]\nexec=date +%s\nwebhook=https://h/%20x\nsecretFile={tmp_path}/secret\n",
     )
@@ -76,6 +76,7 @@ def test_every_option(tmp_path: Path) -> None:
         keep_events=172800,
         max_events=9,
         catalogue=False,
+        auto_migrate=False,
         events_exec="date +%s",
         events_webhook="https://h/%20x",
         events_secret_file=f"{tmp_path}/secret",
@@ -93,6 +94,7 @@ def test_every_option(tmp_path: Path) -> None:
         *("maxUnfinishedBytes=x", "minFree=101%", "minFree=5%%", "minFree=some"),
         *("shareGroup=a/b", "storeTopic=/all/#", "durability=%(missing)s"),
         *("onExists=skip", "keepEvents=long", "maxEvents=0", "catalogue=perhaps"),
+        *("autoMigrate=perhaps",),
         *(
             "[Events]\nwebhook=ftp://h",
             "[Events]\nsecretFile=/gone",

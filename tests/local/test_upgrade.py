@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -23,7 +24,7 @@ from support import at_each_level, journal_of, lock_file, message, sha256
 
 from txstore import FileStoreManager
 from txstore.disk import Disk
-from txstore.errors import LockTimeoutError, SequenceError
+from txstore.errors import JournalOutdatedError, LockTimeoutError, SequenceError
 from txstore.local.journal import schema
 from txstore.local.journal.upgrade import migrations_folder
 from txstore.local.lockfile import JOURNAL_BYTE
@@ -86,6 +87,19 @@ def test_script_makes_the_kept_journal(tmp_path: Path) -> None:
     first.make(tmp_path / "made.db")
     assert content(tmp_path / "made.db") == content(KEPT)
     assert revision(KEPT) == "0001" != schema.REVISION
+
+
+@pytest.mark.promise(8)
+def test_an_older_journal_is_left_alone_where_it_is_not_to_be_upgraded(storage: Path) -> None:
+    before = content(journal_of(storage))
+    with pytest.raises(JournalOutdatedError) as refused:
+        FileStoreManager(storage, auto_migrate=False)
+    assert refused.value.found == "0001"
+    assert content(journal_of(storage)) == before
+    _alembic, *words = shlex.split(refused.value.command)
+    subprocess.run([sys.executable, "-m", "alembic", *words], check=True)
+    with FileStoreManager(storage, auto_migrate=False) as store:
+        finish(store)
 
 
 # --- what was on its way -------------------------------------------------------------------------

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import errno
 
-from txstore.errors import LockTimeoutError, NameRefusedError, TxStoreError
+from txstore.errors import (
+    JournalOutdatedError,
+    JournalVersionError,
+    LockTimeoutError,
+    NameRefusedError,
+    TxStoreError,
+)
 
 
 class CommandError(Exception):
@@ -31,6 +37,9 @@ _REMEDIES = {
     errno.EIO: f"The disk reports errors: look into the kernel's log. {_AGAIN}",
 }
 
+#: The same command would be refused again.
+_SAY_IT_THEMSELVES = (JournalVersionError, JournalOutdatedError)
+
 
 def explain(error: Exception) -> str:
     """What happened and what to do, in one line."""
@@ -56,6 +65,6 @@ def _explain_disk(error: OSError) -> str:
         what += "."
     # The store's own errors say what to do themselves, and have other numbers than these.
     remedy = _REMEDIES.get(error.errno or 0)
-    if "://" in str(error.filename):
+    if "://" in str(error.filename) and not isinstance(error, _SAY_IT_THEMSELVES):
         remedy = _AGAIN  # a server's: what holds for a disk does not help
     return what if remedy is None else f"{what} {remedy}"

@@ -79,6 +79,8 @@ class Options(Protocol):
     @property
     def replaces(self) -> bool: ...
     @property
+    def auto_migrate(self) -> bool: ...
+    @property
     def metrics(self) -> Metrics | None: ...
 
 
@@ -119,7 +121,9 @@ class ClusterEngine:
             self._objects = objects = Objects(bucket, servers, options.lock_timeout)
             failed.callback(objects.close)
             storage = f"s3://{bucket.name}/{bucket.prefix}"  # wherever its server is
-            conditional = self._retrying(lambda: self._open(storage, deadline), deadline)
+            conditional = self._retrying(
+                lambda: self._open(storage, deadline, auto_migrate=options.auto_migrate), deadline
+            )
             self._parts = Parts(journal, objects, bucket.part_size)
             self._appender = Appender(journal, self._parts, options.limits, options.level)
             self._publisher = Publisher(
@@ -147,9 +151,9 @@ class ClusterEngine:
         # A manager that is dropped without `close` must not leak its connections.
         self._release = weakref.finalize(self, belongings.let_go)
 
-    def _open(self, storage: str, deadline: Deadline) -> bool:
+    def _open(self, storage: str, deadline: Deadline, *, auto_migrate: bool) -> bool:
         """Make the store, unless it is there; whether the object store keeps conditions."""
-        make_current(self._journal, deadline)
+        make_current(self._journal, deadline, auto_migrate=auto_migrate)
         with self._journal.transaction(deadline) as at:
             found = records.identity(at)
         if found is None:

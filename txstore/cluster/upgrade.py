@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 
 import sqlalchemy as sa
 
@@ -11,7 +12,7 @@ from txstore.cluster import schema
 from txstore.cluster.journal import Journal, Transaction
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
-from txstore.errors import JournalVersionError
+from txstore.errors import JournalOutdatedError, JournalVersionError
 from txstore.protocol.moved import Fence
 
 #: Revisions that ``migrations/cluster`` can upgrade from.
@@ -26,14 +27,27 @@ _HAS_VERSION = sa.text(
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
 
 
-def make_current(journal: Journal, deadline: Deadline) -> None:
+def make_current(journal: Journal, deadline: Deadline, *, auto_migrate: bool) -> None:
     """Make the tables, or upgrade them, unless they are as they should be.
 
+    :param auto_migrate: whether that is to be done here; otherwise they are refused
     :raises JournalVersionError: a newer txstore made them; nothing was changed
+    :raises JournalOutdatedError: they are older, or not there, and are not to be made here
     """
     with journal.transaction(deadline) as transaction:
-        if _revision(journal, transaction) == schema.REVISION:
-            return
+        found = _revision(journal, transaction)
+    if found == schema.REVISION:
+        return
+    if not auto_migrate:
+        ini = migrations_folder() / "alembic.ini"
+        raise JournalOutdatedError(
+            journal.where,
+            found=found,
+            supported=schema.REVISION,
+            # Without the password: PGPASSWORD and .pgpass work there, too.
+            command=f"alembic -c {quote(str(ini))} -x {quote(f'journal={journal.where}')}"
+            " upgrade head",
+        )
     with journal.transaction(deadline) as transaction:
         transaction.run(sa.select(sa.func.pg_advisory_xact_lock(_MIGRATING)))
         if _revision(journal, transaction) != schema.REVISION:

@@ -52,6 +52,7 @@ class ServiceConfig:
     :ivar keep_events: seconds for which an event is kept
     :ivar max_events: how many events are kept at most
     :ivar catalogue: whether what is known of stored files is kept as long as they are there
+    :ivar auto_migrate: whether an older journal is upgraded
     :ivar events_exec: a shell's command that gets each event
     :ivar events_webhook: a web address that each event is posted to
     :ivar events_secret_file: a file with the secret that signs what is posted
@@ -77,6 +78,7 @@ class ServiceConfig:
     keep_events: float = 7 * 86400
     max_events: int = 1_000_000
     catalogue: bool = True
+    auto_migrate: bool = True
     events_exec: str | None = None
     events_webhook: str | None = None
     events_secret_file: str | None = None
@@ -125,6 +127,7 @@ class ServiceConfig:
             keep_events=options.get("keepEvents", parse_duration, cls.keep_events),
             max_events=options.get("maxEvents", _positive, cls.max_events),
             catalogue=options.get("catalogue", _flag, cls.catalogue),
+            auto_migrate=options.get("autoMigrate", _flag, cls.auto_migrate),
             events_exec=options.optional("exec", str, _EVENTS, raw=True),
             events_webhook=options.optional("webhook", web_address, _EVENTS, raw=True),
             events_secret_file=options.optional("secretFile", os.path.abspath, _EVENTS),

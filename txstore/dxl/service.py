@@ -298,5 +298,6 @@ def open_store(config: ServiceConfig, metrics: Metrics | None = None) -> FileSto
         keep_events=config.keep_events,
         max_events=config.max_events,
         catalogue=config.catalogue,
+        auto_migrate=config.auto_migrate,
         metrics=metrics,
     )

@@ -82,6 +82,7 @@ class Options(NamedTuple):
     limits: Limits
     replaces: bool
     catalogue: bool
+    auto_migrate: bool
     disk: Disk
     metrics: Metrics | None
 
@@ -129,7 +130,11 @@ class LocalEngine:
             # Before any is held: a child of another thread must not keep it.
             forks.disown_in_children(home, locks)
             self._records = records = open_records(
-                home, locks.journal, options.lock_timeout, moving=moving
+                home,
+                locks.journal,
+                options.lock_timeout,
+                moving=moving,
+                auto_migrate=options.auto_migrate,
             )
             records.catalogues = options.catalogue
             belongings.keep(records.journal, records.abandon)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing, nullcontext
+from shlex import quote
 
 import sqlalchemy as sa
 
@@ -12,6 +13,7 @@ from txstore.deadline import Deadline
 from txstore.errors import (
     JournalDamagedError,
     JournalError,
+    JournalOutdatedError,
     JournalVersionError,
 )
 from txstore.local.files.descriptors import inode_of
@@ -31,7 +33,7 @@ from txstore.local.journal.sqlite import (
     translate,
     wrong_version,
 )
-from txstore.local.journal.upgrade import OLDER, exclusive, migrate
+from txstore.local.journal.upgrade import OLDER, exclusive, migrate, migrations_folder
 from txstore.local.journal.wal import release_reserve
 from txstore.local.locks import Lock
 from txstore.process import forks
@@ -44,13 +46,22 @@ _CHECKED_WHOLE = 256 * 1024
 ALL_COLUMNS = [Statement(sa.select(table).limit(0)) for table in schema.metadata.sorted_tables]
 
 
-def open_records(home: Home, lock: Lock, lock_timeout: float, *, moving: bool = False) -> Records:
+def open_records(
+    home: Home,
+    lock: Lock,
+    lock_timeout: float,
+    *,
+    moving: bool = False,
+    auto_migrate: bool = True,
+) -> Records:
     """The journal of a store, made or upgraded if need be.
 
     :param moving: whether it is opened although a fence keeps workers off
+    :param auto_migrate: whether an older one is upgraded
 
     :raises JournalDamagedError: it is not what txstore wrote; nothing was changed
     :raises JournalVersionError: a newer txstore wrote it; nothing was changed
+    :raises JournalOutdatedError: an older one did, and it is not to be upgraded; likewise
     :raises StoreMismatchError: storage and working dir do not belong together
     """
     deadline = Deadline(lock_timeout)
@@ -65,7 +76,7 @@ def open_records(home: Home, lock: Lock, lock_timeout: float, *, moving: bool = 
     made = False
     if not current:
         with lock.held(deadline):
-            made = _make_current(home, deadline, moving=moving)
+            made = _make_current(home, deadline, moving=moving, auto_migrate=auto_migrate)
     records = Records(
         Journal(
             home.disk,
@@ -100,7 +111,7 @@ def _is_current(home: Home, deadline: Deadline, *, moving: bool) -> bool:
     return whole and inspect(home, found.st_size, deadline, moving=moving) == schema.REVISION
 
 
-def _make_current(home: Home, deadline: Deadline, *, moving: bool) -> bool:
+def _make_current(home: Home, deadline: Deadline, *, moving: bool, auto_migrate: bool) -> bool:
     """Make or upgrade the journal, unless another worker just did; whether it was made.  The
     journal lock is held."""
     try:
@@ -116,7 +127,17 @@ def _make_current(home: Home, deadline: Deadline, *, moving: bool) -> bool:
     remove_leftovers(home)
     if home.disk.stat(JOURNAL, dir_fd=home.working).st_nlink > 1:
         separate(home)
-    if inspect(home, size, deadline, moving=moving) in OLDER:
+    found = inspect(home, size, deadline, moving=moving)
+    if found in OLDER:
+        if not auto_migrate:
+            ini = migrations_folder() / "alembic.ini"
+            raise JournalOutdatedError(
+                home.journal_path,
+                found=found,
+                supported=schema.REVISION,
+                command=f"alembic -c {quote(str(ini))} -x"
+                f" {quote(f'working_dir={home.working_dir}')} upgrade head",
+            )
         with exclusive(home.disk, home.journal_path, home.working) as connection:
             migrate(connection)
     return False
