@@ -399,6 +399,23 @@ class JournalOutdatedError(JournalError):
         self.found, self.supported, self.command = found, supported, command
 
 
+class UnfitServerError(JournalError):
+    """PostgreSQL does not keep over a power loss what it confirms, and the level promises that.
+
+    :ivar settings: those that are off and must be on
+    """
+
+    def __init__(self, path: str, settings: list[str]) -> None:
+        super().__init__(
+            _errno.EPROTO,
+            f"PostgreSQL runs with {' and '.join(f'{one}=off' for one in settings)}: a power loss"
+            " would take what it confirmed. Set it to on and reload the server, or open the store"
+            ' with durability="none"',
+            path,
+        )
+        self.settings = settings
+
+
 class StoreMovedError(JournalVersionError):
     """The store is not to be worked on: it was moved, or it is being filled.  Nothing was changed.
 

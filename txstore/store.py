@@ -121,6 +121,7 @@ class FileStoreManager:
     :raises JournalDamagedError: the journal is damaged; nothing was changed
     :raises JournalVersionError: a newer txstore wrote the journal; nothing was changed
     :raises JournalOutdatedError: an older one did, and ``auto_migrate`` is ``False``; likewise
+    :raises UnfitServerError: PostgreSQL does not keep what it confirms (an ``OSError``)
     :raises StoreMovedError: the store was moved by ``txstore migrate``; likewise
     :raises JournalLinkedError: the journal has a second name and may be in use; likewise
     :raises LockTimeoutError: others were busy with the store for longer than ``lock_timeout``

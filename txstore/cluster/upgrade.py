@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -12,7 +13,7 @@ from txstore.cluster import schema
 from txstore.cluster.journal import Journal, Transaction
 from txstore.cluster.servers import Servers
 from txstore.deadline import Deadline
-from txstore.errors import JournalOutdatedError, JournalVersionError
+from txstore.errors import JournalOutdatedError, JournalVersionError, UnfitServerError
 from txstore.protocol.moved import Fence
 
 #: Revisions that ``migrations/cluster`` can upgrade from.
@@ -23,6 +24,10 @@ _MIGRATING = 0x7478_7374_6F72_6501
 
 _HAS_VERSION = sa.text(
     "SELECT to_regclass(quote_ident(current_schema()) || '.alembic_version') IS NOT NULL"
+)
+_SETTINGS = sa.text(
+    "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'full_page_writes')"
+    " ORDER BY name"
 )
 _VERSION = sa.text("SELECT version_num FROM alembic_version")
 
@@ -66,6 +71,14 @@ def _revision(journal: Journal, transaction: Transaction) -> str | None:
     if found not in (None, schema.REVISION, *OLDER):
         raise JournalVersionError(journal.where, found=str(found), supported=schema.REVISION)
     return None if found is None else str(found)
+
+
+def check_keeps(journal: Journal, at: Transaction) -> None:
+    """:raises UnfitServerError: a power loss would take what the server confirms"""
+    found: list[Any] = list(at.run(_SETTINGS))
+    off = [name for name, value in found if value == "off"]
+    if off:
+        raise UnfitServerError(journal.where, off)
 
 
 def check_revision(journal: Journal, at: Transaction) -> bool:
