@@ -516,6 +516,7 @@ VALUES: dict[str, Any] = {
     "needs": "Such a store",
     "names": [("a name", "it is not liked")],
     "finished": True,
+    "destination": "/backup",
     "command": "alembic upgrade head",
     "settings": ["fsync"],
     "fstype": "nfs4",
