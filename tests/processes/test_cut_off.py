@@ -22,7 +22,7 @@ from support import FULL, LEVELS, at_each_level, held_locks
 
 import txstore
 from txstore import FileStoreManager
-from txstore.errors import SequenceError, StoreClosedError, TxStoreError
+from txstore.errors import JournalError, SequenceError, StoreClosedError, TxStoreError
 from txstore.options import Level, OnExists
 
 pytestmark = pytest.mark.promise(7)
@@ -251,6 +251,66 @@ def test_a_call_in_whose_middle_a_handler_closes_the_manager_ends_well(
 ) -> None:
     """It uses descriptors to its end; closed before, they would be the application's next ones."""
     assert apart(closed_in_the_middle, tmp_path, level, kind) > 1
+
+
+class Fork(Cut):
+    """Forks before the n-th bytecode; the child uses the manager.
+
+    :ivar code: exit code of the child: how its call ended
+    """
+
+    def __init__(self, at: int, store: FileStoreManager) -> None:
+        super().__init__(at)
+        self._store, self.code = store, 0
+
+    def strike(self) -> None:
+        child = os.fork()
+        if child == 0:
+            try:
+                self._store.transfers()
+                os._exit(0)
+            except JournalError as error:
+                os._exit(error.errno or 1)
+            finally:
+                os._exit(1)
+        self.code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def forked_in_the_middle(storage: Path, level: Level, kind: str) -> int:
+    """In a process of its own: a handler forks at every so manieth bytecode of a call."""
+    faulthandler.dump_traceback_later(250, exit=True)
+    before, call = CALLS[kind]
+    at, count, going = 1, 0, True
+    while going:
+        folder = storage / str(at)
+        store = FileStoreManager(folder, durability=level)
+        for one in (ONE, TWO)[:before]:
+            store.store_segment(one)
+        forking = Fork(at, store)
+        sys.settrace(forking)
+        try:
+            call(store)
+        finally:
+            sys.settrace(None)
+        going = forking.left <= 0
+        assert forking.code in (0, errno.EBADF), f"{kind} at {at}"
+        assert held_locks(folder) == [], f"{kind} at {at}"
+        with FileStoreManager(folder, durability=level, lock_timeout=0.5) as other:
+            go_on(other)
+        go_on(store)
+        store.close()
+        at += STEP if FULL else 61
+        count += 1
+    faulthandler.cancel_dump_traceback_later()
+    return count
+
+
+@pytest.mark.parametrize("kind", ["last", "one segment", "cancel"])
+@at_each_level
+def test_a_call_in_whose_middle_a_handler_forks_goes_on(
+    tmp_path: Path, level: Level, kind: str
+) -> None:
+    assert apart(forked_in_the_middle, tmp_path, level, kind) > 1
 
 
 def by_signals(storage: Path, level: Level, error: type[BaseException]) -> None:

@@ -210,6 +210,10 @@ class Connection:
         if not handles.is_open(connection):
             self.index.let_go()
 
+    def is_flushed_here(self) -> bool:
+        """Whether this thread is in the middle of a flush of the WAL."""
+        return self.wal is not None and self.wal.is_flushed_here()
+
     def let_go_locks(self) -> None:
         """After a call of this thread was cut off: let go of what is not the journal's mutex."""
         if self.wal is not None:

@@ -40,9 +40,9 @@ def check_openable(path: str, journal: Inode) -> None:
     if journal in _lost:
         raise JournalError(
             errno.EBADF,
-            "SQLite cannot open the journal in this process: a fork from C came while another"
-            " thread was using it, or its descriptors were closed and belong to other files."
-            " Use another process, or open the store after the fork",
+            "SQLite cannot open the journal in this process: it was forked in the middle of a"
+            " call (from C, or by a signal handler), or its descriptors were closed and belong to"
+            " other files. Use another process, or open the store after the fork",
             path,
         )
 

@@ -326,7 +326,12 @@ class Journal:
             self.make_reserve()
 
     def before_fork(self) -> None:
+        in_use = threads.is_mine(self.mutex) or self.connection.is_flushed_here()
         self.mutex.acquire()
+        if in_use:
+            # A handler forks in the middle of this thread's call, which goes on with the
+            # connection.  The child takes it for what a fork from C leaves, and does not.
+            return
         try:
             self._close_locked(_CLOSE_TIMEOUT)
         except BaseException:

@@ -83,6 +83,10 @@ class WalFile:
         finally:
             self._flushing.release()
 
+    def is_flushed_here(self) -> bool:
+        """Whether this thread is in the middle of a flush."""
+        return threads.is_mine(self._flushing)
+
     def doubt(self) -> None:
         """Take nothing that is in it for flushed."""
         self.proven, self._in_doubt = False, True
