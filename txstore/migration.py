@@ -32,11 +32,10 @@ from txstore.inspection import StoreInspector
 from txstore.limits import Limits
 from txstore.local.engine import LocalEngine, Options
 from txstore.local.files.disk import Disk
-from txstore.local.files.folders import DEFAULT_WORKING_DIR
 from txstore.options import Durability
 from txstore.porting import Port, refusal
 from txstore.protocol.moved import Fence
-from txstore.protocol.names import NameRules
+from txstore.protocol.names import DEFAULT_WORKING_DIR, NameRules
 from txstore.protocol.stored import StoredFile
 
 DAY = 86400.0

@@ -400,6 +400,8 @@ def test_events_come_to_whoever_iterates(storage: Path) -> None:
 
 
 def test_a_wait_for_events_that_is_cancelled_ends_and_keeps_no_thread(storage: Path) -> None:
+    before = threading.enumerate()
+
     async def run() -> None:
         async with opened(storage, threads=1) as store:
             seen = []
@@ -421,7 +423,7 @@ def test_a_wait_for_events_that_is_cancelled_ends_and_keeps_no_thread(storage: P
             assert seen == ["one", "two"]
 
     asyncio.run(run())
-    for thread in threading.enumerate():
+    for thread in set(threading.enumerate()) - set(before):
         if thread.name.startswith("txstore-aio"):
             thread.join(60)
             assert not thread.is_alive()

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -22,6 +23,7 @@ from support import FULL, LEVELS, at_each_level, held_locks
 
 import txstore
 from txstore import FileStoreManager
+from txstore.disk import Disk
 from txstore.errors import JournalError, SequenceError, StoreClosedError, TxStoreError
 from txstore.options import Level, OnExists
 
@@ -360,3 +362,41 @@ def test_handlers_that_raise_at_random_moments_leave_nothing_held(
     tmp_path: Path, level: Level, error: type[BaseException]
 ) -> None:
     apart(by_signals, tmp_path, level, error)
+
+
+class StrikingConnection(sqlite3.Connection):
+    """Raises after the n-th statement, whose cursor is in the traceback then."""
+
+    left = 0
+
+    def execute(self, *args: Any) -> sqlite3.Cursor:
+        cursor = super().execute(*args)
+        type(self).left -= 1
+        if self.left == 0:
+            raise CutOffError(cursor)
+        return cursor
+
+
+class StrikingDisk(Disk):
+    sqlite_connection = StrikingConnection
+
+
+@at_each_level
+def test_others_go_on_while_the_exception_is_being_handled(tmp_path: Path, level: Level) -> None:
+    """At each statement of a file's three messages."""
+    opened = partial(FileStoreManager, tmp_path, durability=level, lock_timeout=2)
+    struck = nth = 0
+    with opened() as other:
+        while struck == nth:
+            nth += 1
+            with opened(disk=StrikingDisk()) as store:
+                StrikingConnection.left = nth
+                for message in cut(DATA, 3, file_id=f"mine{nth}", name="file"):
+                    try:
+                        store.store_segment(message)
+                    except CutOffError:
+                        struck += 1
+                        other.store_segment(segment(f"other{nth}", 1, b"1"))
+                        store.store_segment(message)
+                StrikingConnection.left = 0
+    assert struck > 9

@@ -15,7 +15,8 @@ import click
 from txstore import FileStoreManager
 from txstore.cli.interrupts import raise_on_ctrl_c
 from txstore.cli.problems import EXPECTED, explain
-from txstore.local.files.folders import DEFAULT_WORKING_DIR, JOURNAL
+from txstore.local.files.folders import JOURNAL
+from txstore.protocol.names import DEFAULT_WORKING_DIR
 
 
 @contextmanager

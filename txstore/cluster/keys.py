@@ -6,7 +6,7 @@ import os
 
 from txstore.cluster.addresses import Bucket
 from txstore.errors import NameRefusedError
-from txstore.protocol.names import NameRules
+from txstore.protocol.names import DEFAULT_WORKING_DIR, NameRules
 
 #: Bytes of a key, and of each of its parts: as a file system has it, so that a store can move.
 _LONGEST, _LONGEST_PART = 1024, 255
@@ -16,7 +16,9 @@ class KeyRules(NameRules):
     """The rules for names, and those of an object store besides."""
 
     def __init__(self, bucket: Bucket) -> None:
-        super().__init__(f"/s3:/{bucket.name}/{bucket.prefix}".rstrip("/"), "/postgresql:")
+        storage = f"/s3:/{bucket.name}/{bucket.prefix}".rstrip("/")
+        # There is no such folder, but a store in two folders could not take a file in it over.
+        super().__init__(storage, f"{storage}/{DEFAULT_WORKING_DIR}")
         self._prefix = bucket.prefix
 
     def normalise(self, name: object, file_id: str | None) -> str:

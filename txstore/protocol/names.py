@@ -8,6 +8,8 @@ from txstore.errors import NameRefusedError
 
 #: The store's own folder inside the storage dir.
 HIDDEN = ".txstore"
+#: Working dir, in the storage dir, where none is given.
+DEFAULT_WORKING_DIR = ".workdir"
 #: Folders in a name: each is a descriptor while its file is published, and others need some too.
 MOST_PARENTS = 255
 _PATH_MAX = 4096  # no program could open a longer one by its path

@@ -18,7 +18,6 @@ from stat import S_ISDIR
 from txstore.errors import BackupRefusedError
 from txstore.local.files.disk import Disk
 from txstore.local.files.folders import (
-    DEFAULT_WORKING_DIR,
     JOURNAL,
     LOCKS,
     MARKER,
@@ -27,7 +26,7 @@ from txstore.local.files.folders import (
 )
 from txstore.local.journal.making import TEMPORARY
 from txstore.local.looking.found import Found
-from txstore.protocol.names import HIDDEN, is_within
+from txstore.protocol.names import DEFAULT_WORKING_DIR, HIDDEN, is_within
 
 #: How the name of a backup ends that is not finished.
 UNFINISHED = ".unfinished"

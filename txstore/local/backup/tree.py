@@ -22,9 +22,8 @@ from txstore.backups import Backup, LeftOut, Tell
 from txstore.local.backup.copying import NOT_OFFERED, Copier
 from txstore.local.backup.destination import Destination
 from txstore.local.files.descriptors import Inode, inode_of
-from txstore.local.files.folders import DEFAULT_WORKING_DIR
 from txstore.local.looking.found import Found
-from txstore.protocol.names import HIDDEN
+from txstore.protocol.names import DEFAULT_WORKING_DIR, HIDDEN
 
 _ENTERED = 0o700
 _LISTINGS = 2

@@ -19,9 +19,8 @@ from txstore.local.clock import Clock
 from txstore.local.files.descriptors import Inode, inode_of
 from txstore.local.files.disk import Disk
 from txstore.local.files.machine import is_supported
-from txstore.protocol.names import HIDDEN, is_within
+from txstore.protocol.names import DEFAULT_WORKING_DIR, HIDDEN, is_within
 
-DEFAULT_WORKING_DIR = ".workdir"
 JOURNAL = "journal.db"
 STAGING, LOCKS, MARKER = "staging", "locks", "store"
 #: A marker that is being written.

@@ -76,8 +76,7 @@ def close_unsettled(connection: sqlite3.Connection) -> None:
     elif _never_checkpoint(connection, True):
         _close(connection)
     else:
-        with suppress(sqlite3.Error):
-            connection.rollback()  # or others could not write
+        _roll_back(connection)
         path, inode = _open[connection]
         if inode is not None and not _close_outlived(connection, path, inode):
             _left.append((os.getpid(), inode, connection))
@@ -104,9 +103,17 @@ def close_left(inode: Inode) -> None:
 
 
 def _close(connection: sqlite3.Connection) -> None:
+    _roll_back(connection)
     connection.close()
     if _open.pop(connection, None) is not None:
         _python.Py_DecRef(connection)
+
+
+def _roll_back(connection: sqlite3.Connection) -> None:
+    """Or others could not write: closed with a statement alive, in a traceback, say, SQLite keeps
+    its locks until that statement is gone."""
+    with suppress(sqlite3.Error):
+        connection.rollback()
 
 
 def _close_outlived(connection: sqlite3.Connection, path: str, inode: Inode) -> bool:

@@ -132,7 +132,8 @@ def translate(
     Called while the connection is open: what looks damaged is read then, to know whether it can be.
     """
     text = str(error)
-    if "locked" in text:
+    # "locking protocol": others were ahead each time, for some ten seconds.
+    if "locked" in text or "locking" in text:
         return LockTimeoutError(path, lock_timeout)
     if "malformed" in text or "not a database" in text or "no such" in text:
         number = _unreadable(path, disk)
