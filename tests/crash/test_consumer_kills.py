@@ -17,7 +17,7 @@ pytestmark = pytest.mark.promise(1)
 
 KILLS = 100 if FULL else 20
 #: About as many operations as it makes before it has opened the store and read some events.
-OPERATIONS = 120
+OPERATIONS = 180
 
 
 def _live(storage: Path, kill_at: int, seen: Path) -> bool:

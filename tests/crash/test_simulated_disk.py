@@ -17,8 +17,10 @@ from txstore.testing.disk import SimulatedDisk
 from txstore.testing.recording import RecordingDisk
 from txstore.testing.seam import Seam
 
-#: Calls of which nothing is recorded: they change nothing that a crash could leave.
+#: Calls of which nothing is recorded: they change nothing that a crash could leave in a store.
 UNRECORDED = {
+    # Of a backup, outside of the store that it is made of.
+    *("clone", "copy_attributes", "link_to", "make_link"),
     *("boot_id", "clock_ahead", "file_system", "umask", "pause", "lack_of_space", "space"),
     "free_inodes",
     *("pread", "size", "read_link", "new_file", "acl", "default_acl", "start_flush"),
